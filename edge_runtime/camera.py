@@ -139,7 +139,8 @@ class Camera:
     def matrix(self) -> F64:
         """(3, 3) intrinsic matrix K, pixels."""
         return np.array(
-            [[self.fx_px, 0.0, self.cx_px], [0.0, self.fy_px, self.cy_px], [0.0, 0.0, 1.0]], np.float64
+            [[self.fx_px, 0.0, self.cx_px], [0.0, self.fy_px, self.cy_px], [0.0, 0.0, 1.0]],
+            np.float64,
         )
 
 

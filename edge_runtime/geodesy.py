@@ -110,7 +110,10 @@ def move_lat_lon(
 
 
 def distance_m(
-    a_lat_deg: npt.ArrayLike, a_lon_deg: npt.ArrayLike, b_lat_deg: npt.ArrayLike, b_lon_deg: npt.ArrayLike
+    a_lat_deg: npt.ArrayLike,
+    a_lon_deg: npt.ArrayLike,
+    b_lat_deg: npt.ArrayLike,
+    b_lon_deg: npt.ArrayLike,
 ) -> F64:
     """Horizontal distance through the local tangent plane, metres; meant for less than 50 km."""
     offset = enu_offset_m(a_lat_deg, a_lon_deg, b_lat_deg, b_lon_deg)
@@ -118,11 +121,16 @@ def distance_m(
 
 
 def haversine_m(
-    a_lat_deg: npt.ArrayLike, a_lon_deg: npt.ArrayLike, b_lat_deg: npt.ArrayLike, b_lon_deg: npt.ArrayLike
+    a_lat_deg: npt.ArrayLike,
+    a_lon_deg: npt.ArrayLike,
+    b_lat_deg: npt.ArrayLike,
+    b_lon_deg: npt.ArrayLike,
 ) -> F64:
     """Great-circle distance at any range, metres. A sphere is assumed: at most 0.6 % off WGS 84."""
     lat_a, lat_b = (np.radians(np.asarray(v, np.float64)) for v in (a_lat_deg, b_lat_deg))
-    half_d_lon = np.radians(np.asarray(b_lon_deg, np.float64) - np.asarray(a_lon_deg, np.float64)) / 2
+    half_d_lon = (
+        np.radians(np.asarray(b_lon_deg, np.float64) - np.asarray(a_lon_deg, np.float64)) / 2
+    )
     half_d_lat = (lat_b - lat_a) / 2
     h = np.sin(half_d_lat) ** 2 + np.cos(lat_a) * np.cos(lat_b) * np.sin(half_d_lon) ** 2
     return np.asarray(2 * MEAN_RADIUS_M * np.arcsin(np.sqrt(np.clip(h, 0.0, 1.0))))

@@ -1,0 +1,208 @@
+"""Artefact folders: written whole or not at all, verified before they are believed.
+
+An artefact is a plain folder with a `manifest.json` that names every file with its size and
+sha256. It is filled under a temporary name beside its place, flushed to disk, and renamed, so a
+reader finds the old folder or the new one and never a mixture.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_runtime.errors import ArtefactError
+
+Kind = Literal["checkpoint", "bundle", "index", "world"]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder says of itself."""
+
+    kind: str
+    """Which artefact this is."""
+    id: str
+    """First 12 hex digits of a sha256 over the files' digests and `meta`; the same content, the same id."""
+    meta: dict[str, Any]
+    """What the artefact's own module reads: shapes, settings, provenance."""
+    files: dict[str, str]
+    """sha256 of every file, by its path relative to the folder."""
+    made_by: str
+    """Program and version."""
+    created_utc: str
+    """ISO 8601; not part of the id."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex sha256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write one file so that it is there whole or as it was before, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def made_by() -> str:
+    """Name and version of this program, as manifests record it."""
+    try:
+        return f"skyfix {version('skyfix')}"
+    except PackageNotFoundError:
+        return "skyfix (from a checkout)"
+
+
+@contextmanager
+def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[Path]:
+    """Fill a folder under a temporary name; on leaving the block, seal and rename it to `root`.
+
+    `meta` is read when the block ends, so the block may still add to it. If the block raises,
+    nothing is left behind and an older artefact at `root` stays as it was.
+
+    Raises:
+        ArtefactError: `root` exists and is not an artefact of this kind, so it is not overwritten.
+    """
+    root = root.resolve()
+    if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not _is_kind(root, kind))):
+        msg = f"{root} exists and is not a {kind} folder; remove it or choose another name"
+        raise ArtefactError(msg)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _seal(temporary, kind, meta)
+        _swap_in(temporary, root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_manifest(
+    root: Path, kind: Kind, *, error: type[ArtefactError] = ArtefactError
+) -> Manifest:
+    """Read the manifest alone, without verifying the files.
+
+    Raises:
+        error: the folder or its manifest is missing, unreadable, or of another kind or schema.
+    """
+    path = root / MANIFEST
+    try:
+        value = json.loads(path.read_text())
+        manifest = Manifest(
+            kind=value["kind"],
+            id=value["id"],
+            meta=value["meta"],
+            files=value["files"],
+            made_by=value["made_by"],
+            created_utc=value["created_utc"],
+        )
+        schema = value["schema"]
+    except FileNotFoundError as cause:
+        msg = f"{root} is not a {kind} folder: it has no {MANIFEST}. Make one with: {_maker(kind)}"
+        raise error(msg) from cause
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        msg = f"{path} is not a readable manifest ({cause}). Copy the folder again, or make it again with: {_maker(kind)}"
+        raise error(msg) from cause
+    if manifest.kind != kind:
+        msg = (
+            f"{root} is a {manifest.kind} folder; expected a {kind}. Make one with: {_maker(kind)}"
+        )
+        raise error(msg)
+    if schema != SCHEMA:
+        msg = f"{root} has manifest schema {schema}; this skyfix reads {SCHEMA}. Make it again with: {_maker(kind)}"
+        raise error(msg)
+    return manifest
+
+
+def open_artefact(
+    root: Path, kind: Kind, *, error: type[ArtefactError] = ArtefactError
+) -> Manifest:
+    """Read the manifest and verify every file against its sha256.
+
+    Raises:
+        error: as `read_manifest`, or a file is missing or differs from the manifest.
+    """
+    manifest = read_manifest(root, kind, error=error)
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256_of(root / name)
+        except OSError as cause:
+            msg = f"{root / name} cannot be read ({cause.strerror}). Copy the {kind} folder again, or make it again with: {_maker(kind)}"
+            raise error(msg) from cause
+        if found != expected:
+            msg = (
+                f"{root / name} has digest {found[:12]}, the manifest says {expected[:12]}. "
+                f"Copy the {kind} folder again, or make it again with: {_maker(kind)}"
+            )
+            raise error(msg)
+    return manifest
+
+
+def _maker(kind: Kind) -> str:
+    return {
+        "checkpoint": "python -m train fit",
+        "bundle": "python -m export bundle",
+        "index": "python -m export index",
+        "world": "python -m train world",
+    }[kind]
+
+
+def _is_kind(root: Path, kind: Kind) -> bool:
+    try:
+        return bool(json.loads((root / MANIFEST).read_text())["kind"] == kind)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _seal(folder: Path, kind: Kind, meta: dict[str, Any]) -> None:
+    """Flush every file and write the manifest last."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        files[path.relative_to(folder).as_posix()] = sha256_of(path)
+    manifest = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "id": sha256_of_json({"kind": kind, "files": files, "meta": meta})[:12],
+        "made_by": made_by(),
+        "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "meta": meta,
+        "files": files,
+    }
+    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def _swap_in(temporary: Path, root: Path) -> None:
+    """Rename a finished folder into place; the old one disappears only after that."""
+    retired = root.with_name(f".{root.name}.{os.getpid()}.old")
+    if root.exists():
+        root.replace(retired)
+    temporary.replace(root)
+    shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,237 @@
+"""From a camera frame to a north-up, metric picture of the ground below.
+
+The ground is taken as flat at the height the state gives. The view is centred where the optical
+axis meets it, pulled nearer for oblique cameras, and has the same size in metres as the index's
+tiles, so an encoder compares like with like.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
+from edge_runtime.errors import InputError
+from edge_runtime.state import VehicleState
+
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
+
+MAX_OFF_NADIR_DEG = 60.0
+"""Ground farther off the vertical is seen too flat to be matched from above."""
+MIN_COVERAGE = 0.35
+"""Below this visible fraction a view says too little of the place."""
+
+
+class ViewHypothesis(NamedTuple):
+    """What is assumed about the pose where the state does not know it."""
+
+    yaw_deg: float
+    height_m: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundView:
+    """A north-up patch of ground as the camera saw it."""
+
+    image: U8
+    """(S, S, 3) uint8, RGB, north up; unseen ground is filled with the mean colour."""
+    mask: U8
+    """(S, S) uint8, 255 where the camera saw the ground, else 0."""
+    size_m: float
+    """Side of the patch on the ground."""
+    centre_east_m: float
+    """Patch centre, east of the point below the drone."""
+    centre_north_m: float
+    """Patch centre, north of the point below the drone."""
+    look_east_m: float
+    """Where the optical axis meets the ground, east of the point below the drone."""
+    look_north_m: float
+    """The same, north."""
+    hypothesis: ViewHypothesis
+    """Heading and height this view was made with."""
+
+    @property
+    def coverage(self) -> float:
+        """Visible fraction of the patch, 0..1."""
+        return float(np.count_nonzero(self.mask)) / self.mask.size
+
+
+def view_hypotheses(
+    state: VehicleState, *, height_range_m: tuple[float, float] | None = None
+) -> list[ViewHypothesis]:
+    """Every heading and height worth trying: one where both are known.
+
+    Unknown headings are tried every 30 degrees, unknown heights over `height_range_m` in steps of
+    25 %.
+
+    Raises:
+        InputError: no height in the state and no range to search.
+    """
+    yaws = [state.yaw_deg] if state.yaw_deg is not None else [30.0 * k for k in range(12)]
+    if state.height_m is not None:
+        heights = [state.height_m]
+    elif height_range_m is not None:
+        low, high = height_range_m
+        steps = max(1, math.ceil(math.log(high / low) / math.log(1.25)))
+        heights = [low * (high / low) ** (k / steps) for k in range(steps + 1)]
+    else:
+        msg = (
+            "the state has no height above ground; give telemetry with height_m, "
+            "or a range to search with --height-range-m LOW HIGH"
+        )
+        raise InputError(msg)
+    return [ViewHypothesis(yaw, height) for yaw in yaws for height in heights]
+
+
+def ground_view(
+    frame: U8,
+    camera: Camera,
+    state: VehicleState,
+    hypothesis: ViewHypothesis,
+    *,
+    size_m: float,
+    size_px: int,
+) -> GroundView | None:
+    """Project a frame to the ground.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB, distorted as the lens made it.
+        camera: calibrated for this frame size or another of the same aspect ratio.
+        state: attitude of the airframe and gimbal.
+        hypothesis: heading and height to use.
+        size_m: side of the ground square.
+        size_px: side of the returned image.
+
+    Returns:
+        A fresh view, or None when the camera sees too little ground (MIN_COVERAGE) or looks above
+        the horizon.
+    """
+    if hypothesis.height_m <= 1.0:
+        return None
+    camera = camera.scaled_to(frame.shape[1], frame.shape[0])
+    ned_from_optical = optical_to_ned(
+        camera,
+        yaw_deg=hypothesis.yaw_deg,
+        pitch_deg=state.pitch_deg or 0.0,
+        roll_deg=state.roll_deg or 0.0,
+        gimbal_pitch_deg=state.gimbal_pitch_deg,
+        gimbal_roll_deg=state.gimbal_roll_deg,
+        gimbal_yaw_deg=state.gimbal_yaw_deg,
+    )
+    look = _look_point_m(ned_from_optical[:, 2], hypothesis.height_m)
+    if look is None:
+        return None
+    centre_east, centre_north = _pulled_nearer(*look, hypothesis.height_m, size_m)
+
+    step_m = size_m / size_px
+    patch_to_ground = np.array(
+        [
+            [step_m, 0.0, centre_east - size_m / 2 + step_m / 2],
+            [0.0, -step_m, centre_north + size_m / 2 - step_m / 2],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    patch_to_image = (
+        ground_to_image(camera, ned_from_optical, hypothesis.height_m) @ patch_to_ground
+    )
+    image, mask = _sample(frame, camera, patch_to_image, size_px)
+    view = GroundView(
+        image=image,
+        mask=mask,
+        size_m=size_m,
+        centre_east_m=centre_east,
+        centre_north_m=centre_north,
+        look_east_m=look[0],
+        look_north_m=look[1],
+        hypothesis=hypothesis,
+    )
+    return view if view.coverage >= MIN_COVERAGE else None
+
+
+def _look_point_m(axis_ned: F64, height_m: float) -> tuple[float, float] | None:
+    """Where the optical axis meets the ground (east, north); None at or above the horizon."""
+    down = float(axis_ned[2])
+    if down < math.cos(math.radians(85.0)):
+        return None
+    return float(axis_ned[1]) / down * height_m, float(axis_ned[0]) / down * height_m
+
+
+def _pulled_nearer(
+    east_m: float, north_m: float, height_m: float, size_m: float
+) -> tuple[float, float]:
+    """Keep the far edge of the patch within MAX_OFF_NADIR_DEG of the vertical."""
+    reach_m = math.hypot(east_m, north_m)
+    limit_m = max(height_m * math.tan(math.radians(MAX_OFF_NADIR_DEG)) - size_m / 2, 0.0)
+    if reach_m <= limit_m or reach_m == 0.0:
+        return east_m, north_m
+    factor = limit_m / reach_m
+    return east_m * factor, north_m * factor
+
+
+def _sample(frame: U8, camera: Camera, patch_to_image: F64, size_px: int) -> tuple[U8, U8]:
+    """Warp the frame into the patch without aliasing, undoing the lens on the way."""
+    frame, shrink = _shrunk_to_patch_scale(frame, patch_to_image, size_px)
+    size = (size_px, size_px)
+    u, v = np.meshgrid(np.arange(size_px, dtype=np.float64), np.arange(size_px, dtype=np.float64))
+    xyw = patch_to_image @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points = (xyw[:2] / xyw[2]).T
+    visible = xyw[2] > 0
+    points[~visible] = -1e4
+    if camera.distortion:
+        points = _distorted(points, camera)
+    points = (points + 0.5) * shrink - 0.5
+    maps = points.reshape(size_px, size_px, 2).astype(np.float32)
+    height, width = frame.shape[:2]
+    inside = (
+        (maps[..., 0] >= 0)
+        & (maps[..., 0] <= width - 1)
+        & (maps[..., 1] >= 0)
+        & (maps[..., 1] <= height - 1)
+    )
+    mask = np.where(inside, 255, 0).astype(np.uint8)
+    image = cv2.remap(frame, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if not inside.all() and inside.any():
+        image[~inside] = image[inside].mean(axis=0).round().astype(np.uint8)
+    assert image.shape[:2] == size
+    return np.asarray(image, np.uint8), mask
+
+
+def _shrunk_to_patch_scale(frame: U8, patch_to_image: F64, size_px: int) -> tuple[U8, float]:
+    """Area-average the frame down to about the patch's resolution: warping does not anti-alias."""
+    middle = (size_px - 1) / 2
+    corners = np.array([[middle, middle, 1], [middle + 1, middle, 1], [middle, middle + 1, 1]]).T
+    xyw = patch_to_image @ corners
+    if np.any(xyw[2] <= 0):
+        return frame, 1.0
+    x, y = xyw[:2] / xyw[2]
+    pixels_per_step = math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+    shrink = min(1.0, 1.0 / max(pixels_per_step, 1e-6))
+    shrink = max(shrink, 16 / min(frame.shape[:2]))
+    if shrink > 0.9:
+        return frame, 1.0
+    height, width = frame.shape[:2]
+    small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    shrunk = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.uint8), small[0] / width
+
+
+def _distorted(points: F64, camera: Camera) -> F64:
+    """Ideal pixel positions to where the lens really put them; far outside points stay outside."""
+    k = camera.matrix()
+    normalised = (points - k[:2, 2]) / k[[0, 1], [0, 1]]
+    # The polynomial folds back on itself far outside the image: keep those points outside.
+    far = np.hypot(*normalised.T) > 1.5 * math.hypot(
+        camera.width_px / camera.fx_px / 2, camera.height_px / camera.fy_px / 2
+    )
+    rays = np.column_stack([normalised, np.ones(len(normalised))])
+    projected, _ = cv2.projectPoints(
+        rays, np.zeros(3), np.zeros(3), k, np.asarray(camera.distortion, np.float64)
+    )
+    moved = projected.reshape(-1, 2)
+    moved[far] = points[far]
+    return np.asarray(moved, np.float64)

@@ -1,0 +1,182 @@
+"""What the aircraft knows of itself when a frame is taken, and its reader for CSV telemetry."""
+
+import csv
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge_runtime.errors import InputError
+from edge_runtime.geodesy import check_lat_lon
+
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "filename": ("filename", "image", "frame"),
+    "t_s": ("t_s", "timestamp_s", "timestamp_seconds"),
+    "time": ("time_utc", "time_local"),
+    "height_m": ("height_m", "height_above_ground_m", "alt_rel_m", "rel_alt_m"),
+    "yaw_deg": ("yaw_deg", "heading_deg"),
+    "pitch_deg": ("pitch_deg",),
+    "roll_deg": ("roll_deg",),
+    "gimbal_yaw_deg": ("gimbal_yaw_deg",),
+    "gimbal_pitch_deg": ("gimbal_pitch_deg",),
+    "gimbal_roll_deg": ("gimbal_roll_deg",),
+    "velocity_east_mps": ("velocity_east_mps",),
+    "velocity_north_mps": ("velocity_north_mps",),
+}
+"""Column names understood, the preferred one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VehicleState:
+    """Everything known at one exposure. None means not known, never zero."""
+
+    t_s: float
+    """Exposure time, seconds on the telemetry's clock."""
+    height_m: float | None = None
+    """Above the ground below."""
+    yaw_deg: float | None = None
+    """Heading of the airframe, clockwise from north."""
+    pitch_deg: float | None = None
+    """Airframe pitch, nose up positive."""
+    roll_deg: float | None = None
+    """Airframe roll, right side down positive."""
+    gimbal_yaw_deg: float | None = None
+    """Camera yaw clockwise from north."""
+    gimbal_pitch_deg: float | None = None
+    """Camera pitch relative to the horizon, -90 straight down."""
+    gimbal_roll_deg: float | None = None
+    """Camera roll relative to the horizon."""
+    velocity_east_mps: float | None = None
+    """Ground speed towards east."""
+    velocity_north_mps: float | None = None
+    """Ground speed towards north."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """States by file name, or in time order when the rows name no files."""
+
+    path: Path
+    by_filename: dict[str, VehicleState]
+    rows: list[VehicleState]
+
+    def at(self, filename: str) -> VehicleState:
+        """State of one frame.
+
+        Raises:
+            InputError: no row for this file.
+        """
+        state = self.by_filename.get(filename)
+        if state is None:
+            msg = (
+                f"{self.path} has no row for frame {filename}; it has {len(self.by_filename)} rows"
+            )
+            raise InputError(msg)
+        return state
+
+
+def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> Telemetry:
+    """Read a CSV with a header: `filename` or `t_s`, and any of the names of `VehicleState`.
+
+    Empty cells and NaN mean not known. Gimbal columns that are zero in every row mean "not
+    recorded" (as DJI writes them for unsupported gimbals), for a camera held at exactly
+    the horizon cannot be used anyway.
+
+    Args:
+        path: the file.
+        ignore: names of `VehicleState` to leave out even where the file has them.
+
+    Raises:
+        InputError: unreadable, columns missing, a value that is not a number, a position column
+            whose latitude cannot be one, no rows.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            header = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            raw = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"telemetry {path} cannot be read ({error}); expected a CSV file with a header line"
+        raise InputError(msg) from error
+    columns = {
+        name: found
+        for name, aliases in _ALIASES.items()
+        if name not in ignore and (found := next((a for a in aliases if a in header), None))
+    }
+    if not raw:
+        msg = f"telemetry {path} has no rows; expected one row a frame below the header"
+        raise InputError(msg)
+    if "filename" not in columns and "t_s" not in columns:
+        msg = f"telemetry {path} has columns {header}; expected filename or t_s to say which frame a row is for"
+        raise InputError(msg)
+    if not {"height_m", "yaw_deg"} & set(columns):
+        msg = f"telemetry {path} has columns {header}; expected height_m (above ground) and yaw_deg, at least one of them"
+        raise InputError(msg)
+    _check_positions(path, header, raw)
+    states: list[VehicleState] = []
+    first_time: datetime | None = None
+    for line, row in enumerate(raw, start=2):
+        values = {
+            name: _number(path, line, column, row[column])
+            for name, column in columns.items()
+            if name not in ("filename", "time")
+        }
+        t_s = values.pop("t_s", None)
+        if t_s is None and "time" in columns:
+            moment = _moment(path, line, row[columns["time"]])
+            first_time = first_time or moment
+            t_s = (moment - first_time).total_seconds()
+        if t_s is None:
+            t_s = float(line - 2)
+        states.append(VehicleState(t_s=t_s, **values))
+    states = _without_unrecorded_gimbal(states)
+    names = [row[columns["filename"]].strip() for row in raw] if "filename" in columns else []
+    return Telemetry(path=path, by_filename=dict(zip(names, states, strict=False)), rows=states)
+
+
+def _number(path: Path, line: int, column: str, text: str | None) -> float | None:
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        msg = f"telemetry {path} line {line}: {column} is {text!r}; expected a number or an empty cell"
+        raise InputError(msg) from error
+    return value if math.isfinite(value) else None
+
+
+def _moment(path: Path, line: int, text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        msg = f"telemetry {path} line {line}: time is {text!r}; expected ISO 8601, as 2024-10-30T10:05:15"
+        raise InputError(msg) from error
+
+
+def _check_positions(path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
+    """Catch swapped coordinates even though positions are not used for states."""
+    if "lat_deg" not in header or "lon_deg" not in header:
+        return
+    for line, row in enumerate(rows, start=2):
+        lat = _number(path, line, "lat_deg", row["lat_deg"])
+        lon = _number(path, line, "lon_deg", row["lon_deg"])
+        if lat is None or lon is None:
+            continue
+        try:
+            check_lat_lon(lat, lon)
+        except InputError as error:
+            msg = f"telemetry {path} line {line}: {error}"
+            raise InputError(msg) from error
+
+
+def _without_unrecorded_gimbal(states: list[VehicleState]) -> list[VehicleState]:
+    from dataclasses import replace
+
+    def all_zero(name: str) -> bool:
+        return all(getattr(state, name) in (0.0, None) for state in states)
+
+    if all(all_zero(n) for n in ("gimbal_yaw_deg", "gimbal_pitch_deg", "gimbal_roll_deg")):
+        nothing = {"gimbal_yaw_deg": None, "gimbal_pitch_deg": None, "gimbal_roll_deg": None}
+        return [replace(state, **nothing) for state in states]
+    return states
