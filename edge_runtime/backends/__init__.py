@@ -1,0 +1,1 @@
+"""Backends: one protocol, one file per inference library, each loaded only when it is chosen."""

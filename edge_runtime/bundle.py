@@ -1,0 +1,92 @@
+"""The bundle: an encoder exported for any device, and the proof that it is the trained one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.artefact import Manifest, open_artefact
+from edge_runtime.errors import BundleError, InputError
+from edge_runtime.preprocess import EncoderSpec, spec_from_json
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+Precision = Literal["fp32", "fp16"]
+PROBES = "probes.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An opened, verified bundle folder."""
+
+    root: Path
+    manifest: Manifest
+    spec: EncoderSpec
+    """What the encoder takes and gives."""
+    weights_sha256: str
+    """Of the checkpoint's weights: what an index is bound to."""
+    precisions: dict[Precision, dict[str, Any]]
+    """Shippable precisions and what their gates measured."""
+
+    @classmethod
+    def open(cls, root: Path) -> "Bundle":
+        """Open a folder written by `python -m export bundle` and verify every file.
+
+        Raises:
+            BundleError: missing, altered, or written by another version.
+        """
+        manifest = open_artefact(root, "bundle", error=BundleError)
+        try:
+            return cls(
+                root=root,
+                manifest=manifest,
+                spec=spec_from_json(manifest.meta["encoder"]),
+                weights_sha256=manifest.meta["weights_sha256"],
+                precisions=manifest.meta["precisions"],
+            )
+        except (KeyError, InputError) as error:
+            msg = f"{root}/manifest.json lacks what a bundle needs ({error}); export it again"
+            raise BundleError(msg) from error
+
+    @property
+    def id(self) -> str:
+        """Short digest of everything in the bundle."""
+        return self.manifest.id
+
+    def onnx_path(self, precision: Precision) -> Path:
+        """The ONNX file of a precision.
+
+        Raises:
+            BundleError: this precision was not exported, or did not pass its gates.
+        """
+        if precision not in self.precisions:
+            msg = (
+                f"{self.root} has no {precision} encoder, it has {sorted(self.precisions)}; "
+                "a precision that failed its gates is not shipped"
+            )
+            raise BundleError(msg)
+        return self.root / f"encoder.{precision}.onnx"
+
+    def probes(self) -> tuple[U8, F32]:
+        """Probe images (P, H, W, 3) uint8 RGB and the trained encoder's embeddings (P, D) float32.
+
+        Raises:
+            BundleError: the file does not hold them in the encoder's shape.
+        """
+        with np.load(self.root / PROBES, allow_pickle=False) as archive:
+            images, embeddings = archive["images"], archive["embeddings"]
+        expected = (self.spec.height_px, self.spec.width_px, 3)
+        if images.shape[1:] != expected or embeddings.shape != (
+            len(images),
+            self.spec.embedding_size,
+        ):
+            msg = (
+                f"{self.root / PROBES} holds {images.shape} and {embeddings.shape}; expected "
+                f"(P, {', '.join(map(str, expected))}) and (P, {self.spec.embedding_size}). "
+                "Export the bundle again"
+            )
+            raise BundleError(msg)
+        return images, embeddings

@@ -1,0 +1,195 @@
+"""The satellite imagery carried on board: an MBTiles file, and the one function that cuts it.
+
+Everything that looks at the map (embedding, refinement, pages) gets its pixels from
+`ImageryStore.patch`: north up, in metres, RGB. MBTiles 1.3 is SQLite with Web Mercator tiles, so
+QGIS and any web map open the same file.
+"""
+
+import math
+import sqlite3
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import ImageryError
+from edge_runtime.geodesy import (
+    from_mercator_unit,
+    mercator_metres_per_unit,
+    mercator_unit,
+)
+
+U8 = npt.NDArray[np.uint8]
+
+TILE_PX = 256
+"""Side of a map tile."""
+_CACHED_TILES = 384
+"""Decoded tiles kept, at 256 KiB each: 96 MiB."""
+
+
+class Patch(NamedTuple):
+    """A north-up square of imagery."""
+
+    image: U8
+    """(S, S, 3) uint8, RGB; black where there is no imagery."""
+    mask: U8
+    """(S, S) uint8, 255 where there is imagery."""
+
+
+class Bounds(NamedTuple):
+    """A box of latitudes and longitudes, degrees. `east` may exceed 180 across the antimeridian."""
+
+    south_deg: float
+    west_deg: float
+    north_deg: float
+    east_deg: float
+
+
+class ImageryStore:
+    """An opened `imagery.mbtiles`. Not thread-safe; one per thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for reading.
+
+        Raises:
+            ImageryError: missing, not MBTiles, or empty.
+        """
+        self.path = path
+        try:
+            self._db = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+            self.metadata: dict[str, str] = dict(
+                self._db.execute("SELECT name, value FROM metadata").fetchall()
+            )
+            low, high = self._db.execute(
+                "SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles"
+            ).fetchone()
+        except sqlite3.Error as error:
+            msg = f"{path} is not an MBTiles file ({error}). Make one with: python -m export index"
+            raise ImageryError(msg) from error
+        if low is None:
+            msg = f"{path} holds no tiles. Make it again with: python -m export index"
+            raise ImageryError(msg)
+        self.min_zoom, self.max_zoom = int(low), int(high)
+        self._tiles: OrderedDict[tuple[int, int, int], U8 | None] = OrderedDict()
+
+    def close(self) -> None:
+        """Close the file. Calling it twice is harmless."""
+        self._db.close()
+        self._tiles.clear()
+
+    @property
+    def bounds(self) -> Bounds:
+        """The box the imagery lies in, from the file's metadata."""
+        west, south, east, north = (float(v) for v in self.metadata["bounds"].split(","))
+        return Bounds(south, west, north, east)
+
+    def gsd_m(self, lat_deg: float) -> float:
+        """Ground metres per pixel of the finest zoom at a latitude."""
+        return mercator_metres_per_unit(lat_deg)[0] / (TILE_PX << self.max_zoom)
+
+    def patch(self, lat_deg: float, lon_deg: float, *, size_m: float, size_px: int) -> Patch:
+        """Cut a north-up square.
+
+        Args:
+            lat_deg: latitude of its centre.
+            lon_deg: longitude of its centre.
+            size_m: side on the ground.
+            size_px: side of the returned image.
+
+        Returns:
+            Fresh arrays. Pixel (row, column) is centred (column + 0.5) * size_m / size_px metres
+            east of the west edge and (row + 0.5) * size_m / size_px south of the north edge.
+        """
+        metres_x, metres_y = mercator_metres_per_unit(lat_deg)
+        step_m = size_m / size_px
+        zoom = self._zoom_for(step_m, metres_x)
+        world_px = float(TILE_PX << zoom)
+        px_per_m_x, px_per_m_y = world_px / metres_x, world_px / metres_y
+        centre_x, centre_y = (float(v) * world_px for v in mercator_unit(lat_deg, lon_deg))
+        left = centre_x - size_m / 2 * px_per_m_x
+        top = centre_y - size_m / 2 * px_per_m_y
+        x0, y0 = math.floor(left) - 2, math.floor(top) - 2
+        x1 = math.ceil(left + size_m * px_per_m_x) + 2
+        y1 = math.ceil(top + size_m * px_per_m_y) + 2
+        mosaic = self._mosaic(zoom, x0, y0, x1, y1)
+        scale_x, scale_y = step_m * px_per_m_x, step_m * px_per_m_y
+        # Pixel centres: patch column c lies at left + (c + 0.5) * scale; mosaic pixel j at x0 + j + 0.5.
+        to_mosaic = np.array(
+            [
+                [scale_x, 0.0, left - x0 + scale_x / 2 - 0.5],
+                [0.0, scale_y, top - y0 + scale_y / 2 - 0.5],
+            ]
+        )
+        cut = cv2.warpAffine(
+            mosaic, to_mosaic, (size_px, size_px), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+        mask = np.where(cut[..., 3] >= 250, 255, 0).astype(np.uint8)
+        return Patch(np.ascontiguousarray(cut[..., :3]), mask)
+
+    def _zoom_for(self, step_m: float, metres_per_unit: float) -> int:
+        """The coarsest zoom that is still at least as fine as the patch (within 5 %)."""
+        exact = math.log2(metres_per_unit / (TILE_PX * step_m * 1.05))
+        return min(max(math.ceil(exact), self.min_zoom), self.max_zoom)
+
+    def _mosaic(self, zoom: int, x0: int, y0: int, x1: int, y1: int) -> U8:
+        """(y1 - y0, x1 - x0, 4) RGBA pixels of the world image at a zoom; wraps around in x."""
+        out = np.zeros((y1 - y0, x1 - x0, 4), np.uint8)
+        for ty in range(y0 // TILE_PX, (y1 - 1) // TILE_PX + 1):
+            for tx in range(x0 // TILE_PX, (x1 - 1) // TILE_PX + 1):
+                tile = self._tile(zoom, tx % (1 << zoom), ty)
+                if tile is None:
+                    continue
+                left, top = tx * TILE_PX, ty * TILE_PX
+                xa, xb = max(x0, left), min(x1, left + TILE_PX)
+                ya, yb = max(y0, top), min(y1, top + TILE_PX)
+                out[ya - y0 : yb - y0, xa - x0 : xb - x0] = tile[
+                    ya - top : yb - top, xa - left : xb - left
+                ]
+        return out
+
+    def _tile(self, zoom: int, x: int, y: int) -> U8 | None:
+        """(256, 256, 4) RGBA of one XYZ tile; None where the file has none."""
+        key = (zoom, x, y)
+        if key in self._tiles:
+            self._tiles.move_to_end(key)
+            return self._tiles[key]
+        row = self._db.execute(
+            "SELECT tile_data FROM tiles WHERE zoom_level=? AND tile_column=? AND tile_row=?",
+            (zoom, x, (1 << zoom) - 1 - y),
+        ).fetchone()
+        tile = None if row is None else decode_tile(row[0], f"{self.path} tile {zoom}/{x}/{y}")
+        self._tiles[key] = tile
+        if len(self._tiles) > _CACHED_TILES:
+            self._tiles.popitem(last=False)
+        return tile
+
+
+def decode_tile(data: bytes, name: str) -> U8:
+    """Decode a JPEG, PNG or WebP tile to (256, 256, 4) RGBA.
+
+    Raises:
+        ImageryError: not an image of that size.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape[:2] != (TILE_PX, TILE_PX):
+        msg = f"{name} is not a {TILE_PX}x{TILE_PX} px image. Copy the index folder again"
+        raise ImageryError(msg)
+    conversion = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
+    channels = 2 if image.ndim == 2 else image.shape[2]
+    return np.asarray(cv2.cvtColor(image, conversion[channels]), np.uint8)
+
+
+def tile_bounds(zoom: int, x: int, y: int) -> Bounds:
+    """The box of an XYZ tile."""
+    n = float(1 << zoom)
+    north_west = from_mercator_unit(x / n, y / n)
+    south_east = from_mercator_unit((x + 1) / n, (y + 1) / n)
+    return Bounds(
+        float(south_east.lat_deg),
+        float(north_west.lon_deg),
+        float(north_west.lat_deg),
+        float(north_west.lon_deg) + 360.0 / n,
+    )

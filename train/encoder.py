@@ -1,0 +1,211 @@
+"""The shared encoder: one timm network for both views, with its contract inside.
+
+Input is uint8 RGB as (N, H, W, 3) at the encoder's size, output is (N, D) of unit length:
+normalisation and L2 are part of the module, so training, export and flight cannot disagree.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edge_runtime.artefact import open_artefact, sha256_of, writing_artefact
+from edge_runtime.errors import ArtefactError, InputError
+from edge_runtime.preprocess import EncoderSpec, spec_from_json
+from train.timm_import import timm
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+"""Learnable logarithm of the inverse temperature at the start (Deuser et al. 2023, section 4)."""
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Encoder(nn.Module):
+    """A timm body between pixel normalisation and L2 normalisation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: EncoderSpec, model_args: Mapping[str, Any] | None = None) -> None:
+        """Build the network with random weights.
+
+        Args:
+            spec: input size, normalisation and embedding size.
+            model_args: passed on to timm, as `{"pad_type": "same"}`.
+
+        Raises:
+            InputError: timm has no such architecture, or its embedding size is another.
+        """
+        super().__init__()
+        self.spec = spec
+        self.model_args = dict(model_args or {})
+        self.body = create_body(spec.architecture, self.model_args)
+        if self.body.num_features != spec.embedding_size and body_size(self.body, spec) != (
+            spec.embedding_size
+        ):
+            msg = (
+                f"{spec.architecture} gives embeddings of {body_size(self.body, spec)}; "
+                f"the configuration says {spec.embedding_size}"
+            )
+            raise InputError(msg)
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        self.register_buffer("mean", torch.tensor(spec.mean) * 255.0, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std) * 255.0, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: (N, H, W, 3) uint8, RGB, at the encoder's size.
+
+        Returns:
+            (N, D) float32 embeddings of unit length.
+        """
+        # The cast comes before the permute: TensorRT has no uint8 transpose.
+        pixels = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        features = self.body(pixels.to(self.body_dtype)).float()
+        return features / features.square().sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()
+
+    @property
+    def body_dtype(self) -> torch.dtype:
+        """Floating-point type the body computes in."""
+        return next(self.body.parameters()).dtype
+
+
+def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
+    """Make a timm network without its classifier, with random weights.
+
+    Raises:
+        InputError: timm has no such architecture; the nearest names are given.
+    """
+    if not timm.is_model(architecture.split(".")[0]):
+        import difflib
+
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        msg = f"timm has no architecture {architecture!r}; near names: {near or 'none'}"
+        raise InputError(msg)
+    body: nn.Module = timm.create_model(
+        architecture, pretrained=False, num_classes=0, **dict(model_args)
+    )
+    return body
+
+
+@torch.no_grad()
+def body_size(body: nn.Module, spec: EncoderSpec) -> int:
+    """Length of the body's embeddings, found by running it once on zeros."""
+    training = body.training
+    body.eval()
+    size = int(body(torch.zeros(1, 3, spec.height_px, spec.width_px)).shape[1])
+    body.train(training)
+    return size
+
+
+def new_encoder(
+    architecture: str,
+    *,
+    size_px: int,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    ground_size_m: float | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> Encoder:
+    """An encoder with random weights whose embedding size is found by asking timm."""
+    probe = EncoderSpec(
+        architecture=architecture,
+        height_px=size_px,
+        width_px=size_px,
+        embedding_size=1,
+        mean=mean,
+        std=std,
+        ground_size_m=ground_size_m,
+    )
+    size = body_size(create_body(architecture, model_args or {}), probe)
+    spec = EncoderSpec(**{**asdict(probe), "embedding_size": size})
+    return Encoder(spec, model_args)
+
+
+def load_timm_weights(encoder: Encoder, path: Path) -> None:
+    """Load a plain timm state dict (safetensors) into the body, strictly.
+
+    Classifier entries are left out, because the encoder has no classifier; anything else must
+    match by name and shape.
+
+    Raises:
+        InputError: unreadable, or it belongs to another architecture.
+    """
+    try:
+        state = load_file(path)
+    except Exception as error:  # noqa: BLE001  (safetensors raises its own kinds)
+        msg = f"weights {path} cannot be read ({error}); expected a safetensors file"
+        raise InputError(msg) from error
+    classifier = encoder.body.default_cfg.get("classifier", "classifier")  # type: ignore[union-attr]
+    own = {k: v for k, v in state.items() if k.rsplit(".", 1)[0] != classifier}
+    own = {k: v.float() if v.is_floating_point() else v for k, v in own.items()}
+    _load_strictly(encoder.body, own, f"weights {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained encoder as read from its folder."""
+
+    root: Path
+    encoder: Encoder
+    weights_sha256: str
+    """Of model.safetensors: what bundles and indexes are bound to."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Everything in config.json."""
+
+
+def save_checkpoint(root: Path, encoder: Encoder, extra: Mapping[str, Any]) -> None:
+    """Write a checkpoint folder atomically.
+
+    Args:
+        root: the folder; an older checkpoint there is replaced whole.
+        encoder: what to save.
+        extra: training config, metrics, data fingerprint: kept in config.json.
+    """
+    meta = {"architecture": encoder.spec.architecture}
+    with writing_artefact(root, "checkpoint", meta) as folder:
+        tensors = {k: v.detach().contiguous().cpu() for k, v in encoder.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+        config = {"encoder": asdict(encoder.spec), "model_args": encoder.model_args, **extra}
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load_checkpoint(root: Path) -> Checkpoint:
+    """Open a checkpoint folder, verified and strict.
+
+    Raises:
+        ArtefactError: missing or altered, or the weights do not fit the architecture.
+    """
+    open_artefact(root, "checkpoint")
+    config = json.loads((root / CONFIG).read_text())
+    try:
+        encoder = Encoder(spec_from_json(config["encoder"]), config["model_args"])
+        _load_strictly(encoder, load_file(root / WEIGHTS), str(root / WEIGHTS))
+    except (KeyError, InputError) as error:
+        msg = f"{root} is not a usable checkpoint ({error}); train it again: python -m train fit"
+        raise ArtefactError(msg) from error
+    return Checkpoint(
+        root=root,
+        encoder=encoder.eval(),
+        weights_sha256=sha256_of(root / WEIGHTS),
+        config=config,
+    )
+
+
+def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        msg = f"{name} does not fit this architecture: {' '.join(lines[1:3])[:300]}"
+        raise InputError(msg) from error
