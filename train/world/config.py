@@ -86,7 +86,8 @@ class WorldConfig:
                 "give latitude 0 to 80 and longitude 12 to 17.5 degrees"
             )
             raise InputError(msg)
-        photo_reach_m = 2 * self.reach_m(MAX_PHOTO_TILT_DEG)
+        tilt_deg = MAX_PHOTO_TILT_DEG
+        photo_reach_m = self.reach_m(tilt_deg) + self.reach_m(-tilt_deg)
         if self.train_size_m < photo_reach_m + 2:
             msg = (
                 f"train_size_m is {self.train_size_m:.0f}, but photos from {self.max_height_m:.0f} m "
