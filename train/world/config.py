@@ -71,9 +71,8 @@ class WorldConfig:
             if getattr(self, name) < 0:
                 msg = f"{name} is {getattr(self, name)}; give 0 or more"
                 raise InputError(msg)
-        for name in (
-            "satellite_gsd_m", "drone_gsd_m", "min_height_m", "speed_mps", "frame_rate_hz", "threads",
-        ):  # fmt: skip
+        positive = ("satellite_gsd_m", "drone_gsd_m", "min_height_m", "speed_mps", "frame_rate_hz")
+        for name in (*positive, "threads"):
             if not getattr(self, name) > 0:
                 msg = f"{name} is {getattr(self, name)}; it must be positive"
                 raise InputError(msg)
@@ -90,8 +89,9 @@ class WorldConfig:
         photo_reach_m = self.reach_m(tilt_deg) + self.reach_m(-tilt_deg)
         if self.train_size_m < photo_reach_m + 2:
             msg = (
-                f"train_size_m is {self.train_size_m:.0f}, but photos from {self.max_height_m:.0f} m "
-                f"see up to {photo_reach_m:.0f} m; give a larger ground or a lower max_height_m"
+                f"train_size_m is {self.train_size_m:.0f}, but photos from "
+                f"{self.max_height_m:.0f} m see up to {photo_reach_m:.0f} m; "
+                "give a larger ground or a lower max_height_m"
             )
             raise InputError(msg)
         flight_reach_m = 2 * self.reach_m(MAX_FLIGHT_TILT_DEG)
@@ -117,7 +117,7 @@ class WorldConfig:
         )
 
     def reach_m(self, tilt_deg: float) -> float:
-        """Farthest ground seen from the point below the drone, at the greatest height and a tilt."""
+        """Farthest ground seen from below the drone, at the greatest height and a tilt."""
         camera = self.camera()
         corner = math.hypot(camera.width_px / 2 / camera.fx_px, camera.height_px / 2 / camera.fy_px)
         # Roll and pitch may both be at their limit.

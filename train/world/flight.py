@@ -1,6 +1,7 @@
 """Where the drone is, and what it believes: true poses and the errors of its sensors."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +67,7 @@ def random_poses(config: WorldConfig, rng: np.random.Generator) -> Poses:
     camera = config.camera()
     height = rng.uniform(config.min_height_m, config.max_height_m, count)
     yaw = rng.uniform(-180, 180, count)
-    pitch = np.clip(
-        rng.normal(-1.5, 2.2, count), -MAX_PHOTO_TILT_DEG, MAX_PHOTO_TILT_DEG
-    )
+    pitch = np.clip(rng.normal(-1.5, 2.2, count), -MAX_PHOTO_TILT_DEG, MAX_PHOTO_TILT_DEG)
     roll = _clipped_normal(rng, 2.5, MAX_PHOTO_TILT_DEG, count)
     where = rng.uniform(0, 1, (count, 2))
     xy = np.empty((count, 2))
@@ -113,7 +112,7 @@ def _waypoints(low_m: float, high_m: float, length_m: float, rng: np.random.Gene
 
 
 def smooth_path(waypoints_m: F64, step_m: float, count: int) -> F64:
-    """(count, 2) points at equal steps along a cubic B-spline, which stays inside the waypoints' hull.
+    """(count, 2) points at equal steps along a cubic B-spline, inside the waypoints' hull.
 
     Args:
         waypoints_m: (W, 2) corners of the path.
@@ -121,7 +120,7 @@ def smooth_path(waypoints_m: F64, step_m: float, count: int) -> F64:
         count: how many points.
     """
     control = [waypoints_m[0], waypoints_m[0]]
-    for a, b in zip(waypoints_m[:-1], waypoints_m[1:], strict=True):
+    for a, b in pairwise(waypoints_m):
         pieces = max(1, round(float(np.hypot(*(b - a))) / _LEG_STEP_M))
         control += [a + (b - a) * (k + 1) / pieces for k in range(pieces)]
     p = np.array([*control, waypoints_m[-1], waypoints_m[-1]])
@@ -137,7 +136,9 @@ def smooth_path(waypoints_m: F64, step_m: float, count: int) -> F64:
     curve = np.asarray(curve).transpose(1, 0, 2).reshape(-1, 2)
     at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
     wanted = np.minimum(np.arange(count) * step_m, at[-1])
-    return np.stack([np.interp(wanted, at, curve[:, 0]), np.interp(wanted, at, curve[:, 1])], axis=1)
+    return np.stack(
+        [np.interp(wanted, at, curve[:, 0]), np.interp(wanted, at, curve[:, 1])], axis=1
+    )
 
 
 def flight_poses(config: WorldConfig, place: Georeference, rng: np.random.Generator) -> Poses:
@@ -169,7 +170,7 @@ def flight_poses(config: WorldConfig, place: Georeference, rng: np.random.Genera
         rng, count, step_s=step_s, memory_s=15
     )
     return Poses(
-        t_s=np.arange(count) * step_s,
+        t_s=np.arange(count, dtype=np.float64) * step_s,
         xy_m=path,
         height_m=np.clip(height, config.min_height_m, config.max_height_m),
         yaw_deg=wrap_degrees(yaw),
@@ -188,13 +189,15 @@ def measured(
         poses: the truth; the position is passed through and must not be written as measured.
         config: the sensors' errors.
         rng: the only source of randomness.
-        one_flight: biases hold for all rows and errors drift; else every row is a flight of its own.
+        one_flight: biases hold for all rows and errors drift; else each row is its own flight.
     """
     count = len(poses.t_s)
     step_s = 1 / config.frame_rate_hz
 
     def bias() -> F64:
-        return np.asarray(np.full(count, rng.standard_normal()) if one_flight else rng.standard_normal(count))
+        return np.asarray(
+            np.full(count, rng.standard_normal()) if one_flight else rng.standard_normal(count)
+        )
 
     def drift() -> F64:
         if one_flight:

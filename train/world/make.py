@@ -122,7 +122,13 @@ def _build(out: Path, config: WorldConfig, report: Progress) -> None:
     developer = Developer(camera, np.random.default_rng([config.seed, _GRAIN]))
 
     def record(
-        folder: Path, images: str, poses: Poses, ground: U8, place: Georeference, stream: int, stage: str
+        folder: Path,
+        images: str,
+        poses: Poses,
+        ground: U8,
+        place: Georeference,
+        stream: int,
+        stage: str,
     ) -> None:
         (folder / images).mkdir(parents=True)
         take_photos(

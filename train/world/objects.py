@@ -113,7 +113,14 @@ def _shown(rng: np.random.Generator) -> tuple[bool, bool]:
     return chance > CHANGED / 2, chance < 1 - CHANGED / 2
 
 
-_CARS = [(225, 225, 228), (40, 42, 48), (150, 152, 156), (150, 30, 28), (40, 70, 130), (190, 185, 170)]
+_CARS = [
+    (225, 225, 228),
+    (40, 42, 48),
+    (150, 152, 156),
+    (150, 30, 28),
+    (40, 70, 130),
+    (190, 185, 170),
+]
 
 
 def _car(
@@ -142,7 +149,9 @@ class _Placer:
         self, centre_m: F64, length_m: float, width_m: float, angle_deg: float, kind: BuildingKind
     ) -> bool:
         rng = self.rng
-        height_m = {"house": 7.0, "shed": 3.0, "barn": 9.0, "silo": 12.0}[kind] * rng.uniform(0.8, 1.25)
+        height_m = {"house": 7.0, "shed": 3.0, "barn": 9.0, "silo": 12.0}[kind] * rng.uniform(
+            0.8, 1.25
+        )
         in_satellite, in_drone = _shown(rng)
         building = Building(
             centre_m=centre_m,
@@ -262,7 +271,9 @@ def _farms(place: _Placer) -> None:
             )
         count = 10
         ring = rng.uniform(0, 2 * np.pi, count)
-        spots = at + np.stack([np.cos(ring), np.sin(ring)], axis=1) * rng.uniform(24, 38, (count, 1))
+        spots = at + np.stack([np.cos(ring), np.sin(ring)], axis=1) * rng.uniform(
+            24, 38, (count, 1)
+        )
         radius = rng.uniform(1.5, 4.5, count)
         place.plant(spots, radius, radius * 2.2, rng.integers(0, 5, count))
 
@@ -338,7 +349,9 @@ def _along_lines(place: _Placer) -> None:
         s = np.arange(5, max(at[-1] - 5, 5.1), rng.uniform(11, 24))
         s = s + rng.normal(0, 1.5, len(s))
         spots = np.stack([np.interp(s, at, line[:, 0]), np.interp(s, at, line[:, 1])], axis=1)
-        ahead = np.stack([np.interp(s + 1, at, line[:, 0]), np.interp(s + 1, at, line[:, 1])], axis=1)
+        ahead = np.stack(
+            [np.interp(s + 1, at, line[:, 0]), np.interp(s + 1, at, line[:, 1])], axis=1
+        )
         along = ahead - spots
         along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
         side = rng.choice([-1, 1], len(s))[:, None] if rng.random() < 0.5 else 1
@@ -380,7 +393,7 @@ def _scattered(place: _Placer) -> None:
     trees = spots(1 / 3200)
     radius = rng.uniform(1.8, 5.2, len(trees))
     place.plant(trees, radius, radius * 2.3, rng.integers(0, 4, len(trees)))
-    groups = spots(1 / 6500)
+    groups = spots(1 / 3800)
     for group in groups:
         count = int(rng.integers(2, 9))
         radius = rng.uniform(0.6, 1.9, count)
@@ -390,14 +403,18 @@ def _scattered(place: _Placer) -> None:
         for _ in range(int(rng.integers(1, 5))):
             grey = int(rng.integers(140, 200))
             at = rock + rng.normal(0, 2.2, 2)
+            if not place.plan.is_free(at[None])[0]:
+                continue
             place.thing(
-                blob(rng, at, float(rng.uniform(0.5, 1.9)))[::2], (grey, grey - 4, grey - 12), height_m=0.8
+                blob(rng, at, float(rng.uniform(0.5, 1.9)))[::2],
+                (grey, grey - 4, grey - 12),
+                height_m=0.8,
             )
     for index, parcel in enumerate(place.terrain.parcels):
         if parcel.kind in ("crop", "meadow") and rng.random() < 0.09:
             low, high = parcel.outline_m.min(axis=0), parcel.outline_m.max(axis=0)
             bales = rng.uniform(low, high, (int(rng.integers(8, 28)), 2))
-            for bale in bales[place.plan.parcel_at(bales) == index]:
+            for bale in bales[(place.plan.parcel_at(bales) == index) & place.plan.is_free(bales)]:
                 here, there = bool(rng.random() < 0.75), bool(rng.random() < 0.75)
                 place.thing(
                     _rectangle(bale, 1.6, 1.4, rng.uniform(0, 180)),

@@ -46,7 +46,7 @@ def warped(ground_rgb: U8, gsd_m: float, map_to_image: F64, camera: Camera) -> U
     seen_px = seen[:, :2] / seen[:, 2:] / gsd_m
     low = np.maximum(np.floor(seen_px.min(axis=0)).astype(int) - 4, 0)
     high = np.minimum(np.ceil(seen_px.max(axis=0)).astype(int) + 4, len(ground_rgb))
-    # One sample per ground pixel is enough for bilinear interpolation; more when the photo is coarser.
+    # Bilinear sampling is enough down to about one sample per ground pixel; finer when coarser.
     widest_px = np.hypot(*(seen_px - np.roll(seen_px, 1, axis=0)).T) / np.array([h, w, h, w])
     fine = max(1, int(np.ceil(widest_px.max() / 1.35)))
     pixel_to_map = np.array(
@@ -65,9 +65,7 @@ def warped(ground_rgb: U8, gsd_m: float, map_to_image: F64, camera: Camera) -> U
     return np.asarray(image, np.uint8)
 
 
-def map_to_image(
-    camera: Camera, rotation: F64, height_m: float, xy_m: F64, enu_per_xy: F64
-) -> F64:
+def map_to_image(camera: Camera, rotation: F64, height_m: float, xy_m: F64, enu_per_xy: F64) -> F64:
     """(3, 3) homography from map (x, y, 1) metres to pixels.
 
     Args:
@@ -89,7 +87,9 @@ class Developer:
     def __init__(self, camera: Camera, rng: np.random.Generator) -> None:
         self._grain: F32 = rng.standard_normal((_GRAIN_PX, _GRAIN_PX), dtype=np.float32)
         y, x = np.mgrid[: camera.height_px, : camera.width_px].astype(np.float32)
-        r2 = ((x - camera.cx_px) ** 2 + (y - camera.cy_px) ** 2) / (camera.cx_px**2 + camera.cy_px**2)
+        r2 = ((x - camera.cx_px) ** 2 + (y - camera.cy_px) ** 2) / (
+            camera.cx_px**2 + camera.cy_px**2
+        )
         self._r2: F32 = np.asarray(r2, np.float32)
 
     def develop(self, rgb: U8, rng: np.random.Generator) -> U8:
@@ -181,8 +181,8 @@ def write_truth(path: Path, poses: Poses, place: Georeference, camera: Camera) -
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
-            ["filename", "t_s", "lat_deg", "lon_deg", "height_m", "yaw_deg", "pitch_deg", "roll_deg",
-             "look_lat_deg", "look_lon_deg"]
+            ["filename", "t_s", "lat_deg", "lon_deg", "height_m", "yaw_deg", "pitch_deg",
+             "roll_deg", "look_lat_deg", "look_lon_deg"]
         )  # fmt: skip
         if drone is None:
             return
@@ -194,6 +194,7 @@ def write_truth(path: Path, poses: Poses, place: Georeference, camera: Camera) -
             angles = (poses.yaw_deg[k], poses.pitch_deg[k], poses.roll_deg[k])
             writer.writerow(
                 [f"{k:06d}.jpg", f"{poses.t_s[k]:.3f}", f"{lat:.8f}", f"{lon:.8f}"]
-                + [f"{poses.height_m[k]:.3f}", *(f"{angle:.4f}" for angle in angles)]
-                + [f"{float(look.lat_deg):.8f}", f"{float(look.lon_deg):.8f}"]
+                + [f"{poses.height_m[k]:.3f}"]
+                + [f"{angle:.4f}" for angle in angles]
+                + [f"{look.lat_deg:.8f}", f"{look.lon_deg:.8f}"]
             )

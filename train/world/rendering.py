@@ -116,7 +116,7 @@ DRONE = Look(
     pasture=((112, 104, 62), (164, 150, 98)),
     forest_floor=((74, 60, 40), (112, 92, 60)),
     garden=((84, 104, 52), (142, 148, 82)),
-    crowns=((40, 62, 40), (164, 122, 44), (124, 116, 50), (150, 88, 42), (104, 98, 54)),
+    crowns=((40, 62, 40), (152, 122, 56), (116, 112, 54), (140, 96, 54), (102, 98, 56)),
     crown_jitter=14,
     water=(70, 78, 66),
     bank=(128, 116, 82),
@@ -153,15 +153,15 @@ def soil_map(terrain: Terrain, margin_m: float, rng: np.random.Generator) -> U8:
     """Permanent brightness of the soil, 1 m per pixel, 128 neutral; both looks share it."""
     side = int(np.ceil(terrain.size_m + 2 * margin_m))
     full = cv2.getOptimalDFTSize(side)
-    noise = fractal_noise(full, rng, shortest_px=9, longest_px=90, slope=0.9)[:side, :side]
+    noise = fractal_noise(full, rng, shortest_px=12, longest_px=90, slope=1.1)[:side, :side]
     broad = fractal_noise(full, rng, shortest_px=90, longest_px=700, slope=0.6)[:side, :side]
     patches = np.zeros((side, side), np.float32)
     for outline, level in terrain.patches:
         points = np.round((outline + margin_m) * 16).astype(np.int32)
         cv2.fillPoly(patches, [points], level, cv2.LINE_8, _SHIFT)
     patches = np.asarray(cv2.GaussianBlur(patches, (0, 0), 1.6), np.float32)
-    level = 128 + 17 * noise + 10 * broad + 62 * patches
-    return np.asarray(np.clip(level, 0, 255), np.uint8)
+    values = 128 + 24 * noise + 10 * broad + 95 * patches
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
 def _texture_bank(gsd_m: float, rng: np.random.Generator) -> dict[Texture, U8]:
@@ -181,7 +181,10 @@ def _texture_bank(gsd_m: float, rng: np.random.Generator) -> dict[Texture, U8]:
     levels: dict[Texture, F32] = {
         "blotch": 20 * mid + 14 * broad + 7 * fine,
         "rows": 19 * rows + 9 * mid + 9 * broad + 6 * fine - missing,
-        "swaths": 17 * np.sign(np.sin(2 * np.pi * y_m / 16)) * ones + 9 * streaks + 8 * broad + 6 * fine,
+        "swaths": 17 * np.sign(np.sin(2 * np.pi * y_m / 16)) * ones
+        + 9 * streaks
+        + 8 * broad
+        + 6 * fine,
         "plough": 19 * streaks + 9 * broad + 7 * fine,
         "tramlines": -46 * wheel * ones + 11 * broad + 9 * mid + 6 * fine,
         "tufts": 15 * np.maximum(mid, -0.4) + 12 * broad + 10 * fine,
@@ -191,7 +194,9 @@ def _texture_bank(gsd_m: float, rng: np.random.Generator) -> dict[Texture, U8]:
     bank: dict[Texture, U8] = {}
     for name, level in levels.items():
         image = np.asarray(np.clip(128 + level, 0, 255), np.uint8)
-        bank[name] = np.asarray(cv2.resize(image, (scaled_px, scaled_px), interpolation=how), np.uint8)
+        bank[name] = np.asarray(
+            cv2.resize(image, (scaled_px, scaled_px), interpolation=how), np.uint8
+        )
     return bank
 
 
@@ -209,7 +214,8 @@ class _Canvas:
         return np.asarray(np.round((points_m / self.gsd_m - 0.5) * 16), np.int32)
 
     def width_px(self, width_m: float) -> int:
-        return max(1, round(width_m / self.gsd_m))
+        # OpenCV's antialiased lines come out about 0.7 px wider than asked for.
+        return max(1, round(width_m / self.gsd_m - 0.7))
 
     def fill(self, outline_m: F64, rgb: Rgb) -> None:
         cv2.fillPoly(self.rgb, [self.fixed(outline_m)], rgb, cv2.LINE_AA, _SHIFT)
@@ -224,7 +230,8 @@ class _Canvas:
 
 def _ramp_lut(ramp: Ramp, rng: np.random.Generator, *, jitter: float = 8) -> U8:
     """(256, 1, 3) colours along a ramp, shifted a little at random."""
-    t = np.linspace(0, 1, 256)[:, None]
+    # Beyond both ends: the ramp names common colours, patches of soil go further.
+    t = np.linspace(-0.45, 1.45, 256)[:, None]
     shift = rng.normal(0, jitter) + rng.normal(0, jitter * 0.35, 3)
     colours = np.array(ramp[0]) * (1 - t) + np.array(ramp[1]) * t + shift
     return np.asarray(np.clip(colours, 0, 255), np.uint8).reshape(256, 1, 3)
@@ -249,7 +256,7 @@ def _parcel_style(
             return ramp, texture, angle_deg, season.uniform(0.7, 1.15) + 0.25 * bare
         case "meadow":
             texture = "swaths" if season.random() < 0.4 else "blotch"
-            return look.meadow, texture, angle_deg, season.uniform(0.55, 0.95)
+            return look.meadow, texture, angle_deg, season.uniform(0.75, 1.1)
         case "forest":
             return look.forest_floor, "tufts", angle_deg, 0.5
         case "garden":
@@ -259,7 +266,12 @@ def _parcel_style(
 
 
 def _draw_parcels(
-    canvas: _Canvas, terrain: Terrain, soil: U8, look: Look, seeds: tuple[int, int], bank: dict[Texture, U8]
+    canvas: _Canvas,
+    terrain: Terrain,
+    soil: U8,
+    look: Look,
+    seeds: tuple[int, int],
+    bank: dict[Texture, U8],
 ) -> None:
     for index, parcel in enumerate(terrain.parcels):
         points = canvas.fixed(parcel.outline_m)
@@ -280,7 +292,7 @@ def _draw_parcels(
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         drawn = cv2.warpAffine(bank[texture], rotation, size, flags=how, borderMode=cv2.BORDER_WRAP)
         ground = soil[y0:y1, x0:x1]
-        level = cv2.addWeighted(drawn, 0.9, ground, gain, 128 - 128 * (0.9 + gain))
+        level = cv2.addWeighted(drawn, 0.55, ground, gain, 128 - 128 * (0.55 + gain))
         colour = cv2.applyColorMap(level, _ramp_lut(ramp, season))
         cv2.copyTo(colour, mask, canvas.rgb[y0:y1, x0:x1])
         edge = np.array(ramp[0]) * 0.4 + np.array(look.meadow[0]) * 0.6 + permanent.normal(0, 14)
@@ -295,11 +307,25 @@ def _draw_water(canvas: _Canvas, terrain: Terrain, look: Look) -> None:
         canvas.fill(bank, look.bank)
     for water in terrain.rivers:
         canvas.fill(water, look.water)
-        canvas.stroke(water, (look.water[0] * 0.7, look.water[1] * 0.75, look.water[2] * 0.7), 0.7, closed=True)
+        canvas.stroke(
+            water,
+            (look.water[0] * 0.7, look.water[1] * 0.75, look.water[2] * 0.7),
+            0.7,
+            closed=True,
+        )
     for pond in terrain.ponds:
         centre = pond.mean(axis=0)
         canvas.fill(centre + (pond - centre) * 1.22, look.bank)
         canvas.fill(pond, (look.water[0] * 0.8, look.water[1] * 0.85, look.water[2] * 0.9))
+
+
+def _draw_borders(canvas: _Canvas, terrain: Terrain, look: Look) -> None:
+    for border in terrain.borders:
+        if border.kind == "verge":
+            canvas.stroke(border.line_m, look.meadow[1], 2.2)
+        elif border.kind == "ditch":
+            canvas.stroke(border.line_m, look.meadow[0], 3.4)
+            canvas.stroke(border.line_m, (64, 70, 52), 1.0)
 
 
 def _offset_line(line_m: F64, offset_m: float) -> F64:
@@ -309,12 +335,6 @@ def _offset_line(line_m: F64, offset_m: float) -> F64:
 
 
 def _draw_roads(canvas: _Canvas, terrain: Terrain, look: Look) -> None:
-    for border in terrain.borders:
-        if border.kind == "verge":
-            canvas.stroke(border.line_m, look.meadow[1], 2.2)
-        elif border.kind == "ditch":
-            canvas.stroke(border.line_m, look.meadow[0], 3.4)
-            canvas.stroke(border.line_m, (64, 70, 52), 1.0)
     verge = {"main": 5.0, "lane": 2.6, "street": 1.6, "track": 1.2, "path": 0.0}
     for road in terrain.roads:
         if verge[road.kind]:
@@ -330,7 +350,7 @@ def _draw_road(canvas: _Canvas, road: Road, look: Look, *, tone: float) -> None:
     rgb = ((base[0] + tone) * dim, (base[1] + tone) * dim, (base[2] + tone) * dim)
     width_m = ROAD_WIDTH_M[road.kind]
     canvas.stroke(road.line_m, rgb, width_m)
-    if road.kind == "main":
+    if road.kind == "main" and canvas.gsd_m < 0.4:  # markings are finer than satellite pixels
         line = (226.0, 226.0, 220.0)
         for side in (-1, 1):
             canvas.stroke(_offset_line(road.line_m, side * (width_m / 2 - 0.4)), line, 0.25)
@@ -367,15 +387,18 @@ def _cast_shadows(canvas: _Canvas, objects: Objects, look: Look) -> None:
 
 
 def _lobes(rng: np.random.Generator, *, conifer: bool) -> F64:
-    """(8, 12, 2) crown outlines of radius about 1."""
-    angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    rough = 0.16 if conifer else 0.2
-    radius = 1 + rough * rng.standard_normal((8, 12))
-    radius = np.clip(radius, 0.65, 1.3)[..., None]
-    return np.asarray(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    """(8, 20, 2) crown outlines of radius about 1."""
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    radius = np.ones((8, 20))
+    for lobes, depth in ((2, 0.09), (3, 0.09), (7, 0.1) if conifer else (5, 0.1), (8, 0.05)):
+        phase = rng.uniform(0, 2 * np.pi, (8, 1))
+        radius += depth * rng.uniform(0.3, 1.2, (8, 1)) * np.cos(lobes * angle + phase)
+    return np.asarray(radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-def _draw_plants(canvas: _Canvas, objects: Objects, look: Look, permanent_seed: int, season_seed: int) -> None:
+def _draw_plants(
+    canvas: _Canvas, objects: Objects, look: Look, permanent_seed: int, season_seed: int
+) -> None:
     plants = objects.plants
     permanent = np.random.default_rng([permanent_seed, 21])
     season = np.random.default_rng([season_seed, 22])
@@ -406,7 +429,9 @@ def _draw_plants(canvas: _Canvas, objects: Objects, look: Look, permanent_seed: 
             cv2.fillPoly(canvas.rgb, [points[k]], colours[k], cv2.LINE_AA, _SHIFT)
 
 
-def _draw_building(canvas: _Canvas, building: Building, look: Look, rng: np.random.Generator) -> None:
+def _draw_building(
+    canvas: _Canvas, building: Building, look: Look, rng: np.random.Generator
+) -> None:
     base = np.array(_ROOFS[building.roof]) + rng.normal(0, 5, 3)
     if building.kind in ("barn", "shed"):
         base = base * 0.5 + np.array([150.0, 144.0, 138.0]) * 0.5
@@ -447,8 +472,10 @@ def _draw_building(canvas: _Canvas, building: Building, look: Look, rng: np.rand
         canvas.fill(chimney + quad, (190, 180, 172))
 
 
-def _draw_things(canvas: _Canvas, objects: Objects, look: Look) -> None:
+def _draw_things(canvas: _Canvas, objects: Objects, look: Look, *, flat: bool) -> None:
     for thing in objects.things:
+        if flat != (thing.height_m == 0):
+            continue
         if not (thing.in_satellite if look.satellite else thing.in_drone):
             continue
         canvas.fill(thing.outline_m, thing.rgb)
@@ -482,7 +509,7 @@ def _apply_light(canvas: _Canvas, look: Look, permanent_seed: int, season_seed: 
     field = (1 + 0.05 * lasting + 0.03 * passing)[:reach, :reach]
     tile = 1024
     grain = 0.035 * fractal_noise(tile, season, shortest_px=2, longest_px=12, slope=0.3)
-    haze = np.array([188.0, 198.0, 214.0]) * look.haze
+    haze = np.array([188.0, 198.0, 214.0, 0.0]) * look.haze
     for top in range(0, canvas.side_px, _STRIP_ROWS):
         rows = slice(top, min(top + _STRIP_ROWS, canvas.side_px))
         height = rows.stop - rows.start
@@ -500,7 +527,7 @@ def _apply_light(canvas: _Canvas, look: Look, permanent_seed: int, season_seed: 
         gain = np.asarray(np.clip(light * (1 - look.haze) * 128, 0, 255), np.uint8)
         cv2.multiply(canvas.rgb[rows], cv2.merge([gain, gain, gain]), canvas.rgb[rows], 1 / 128)
         if look.haze:
-            cv2.add(canvas.rgb[rows], (haze[0], haze[1], haze[2], 0.0), canvas.rgb[rows])
+            cv2.add(canvas.rgb[rows], haze, canvas.rgb[rows])
 
 
 def render(
@@ -533,11 +560,13 @@ def render(
     ground = np.asarray(cv2.resize(soil, side, interpolation=cv2.INTER_LINEAR), np.uint8)
     _draw_parcels(canvas, terrain, ground, look, (permanent_seed, season_seed), bank)
     del ground
+    _draw_borders(canvas, terrain, look)
     _draw_water(canvas, terrain, look)
     _draw_roads(canvas, terrain, look)
-    _draw_things(canvas, objects, look)
+    _draw_things(canvas, objects, look, flat=True)
     _cast_shadows(canvas, objects, look)
     _apply_shadows(canvas, look)
+    _draw_things(canvas, objects, look, flat=False)
     permanent = np.random.default_rng([permanent_seed, 51])
     for building in objects.buildings:
         own = np.random.default_rng(permanent.integers(1 << 62))

@@ -5,6 +5,7 @@ axes of the imagery. Geometry reaches past the ground's border so that the borde
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -105,7 +106,7 @@ def densified(line_m: F64, step_m: float, *, closed: bool) -> F64:
     """The same line with points at most `step_m` apart."""
     points = np.vstack([line_m, line_m[:1]]) if closed else line_m
     pieces = []
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in pairwise(points):
         steps = max(1, int(np.ceil(np.hypot(*(b - a)) / step_m)))
         pieces.append(a + (b - a) * (np.arange(steps) / steps)[:, None])
     if not closed:
@@ -127,7 +128,9 @@ def winding_line(
     along = (end_m - start_m) / max(length_m, 1e-6)
     normal = np.array([-along[1], along[0]])
     fade = np.minimum(1, 8 * np.minimum(t, 1 - t)) if length_m < 600 else np.ones(count)
-    return np.asarray(start_m + t[:, None] * (end_m - start_m) + (sideways * fade)[:, None] * normal)
+    return np.asarray(
+        start_m + t[:, None] * (end_m - start_m) + (sideways * fade)[:, None] * normal
+    )
 
 
 def area_m2(outline_m: F64) -> float:
@@ -139,7 +142,9 @@ def area_m2(outline_m: F64) -> float:
 def _cut(polygon: F64, point: F64, direction: F64) -> tuple[F64, F64, F64]:
     """Cut a convex polygon along a line: the two parts and the cut's end points."""
     side = (polygon - point) @ np.array([-direction[1], direction[0]])
-    left, right, ends = [], [], []
+    left: list[F64] = []
+    right: list[F64] = []
+    ends: list[F64] = []
     for i in range(len(polygon)):
         j = (i + 1) % len(polygon)
         (left if side[i] >= 0 else right).append(polygon[i])
@@ -213,9 +218,7 @@ def _road_kind(cut: _Cut, rng: np.random.Generator) -> RoadKind | None:
     return "track" if chance < 0.10 else "path" if chance < 0.17 else None
 
 
-def _river(
-    size_m: float, rng: np.random.Generator
-) -> tuple[tuple[F64, ...], tuple[F64, ...]]:
+def _river(size_m: float, rng: np.random.Generator) -> tuple[tuple[F64, ...], tuple[F64, ...]]:
     heading = rng.uniform(0, 2 * np.pi)
     along = np.array([np.cos(heading), np.sin(heading)])
     across = np.array([-along[1], along[0]])
@@ -233,7 +236,9 @@ def _river(
     beyond = np.clip(3.5 + 1.8 * bank.at(line), 1, 9)[:, None]
     beyond_right = np.clip(3.5 + 1.8 * bank.at(line + 500), 1, 9)[:, None]
     water = np.vstack([line + normal * half, (line - normal * half)[::-1]])
-    banks = np.vstack([line + normal * (half + beyond), (line - normal * (half + beyond_right))[::-1]])
+    banks = np.vstack(
+        [line + normal * (half + beyond), (line - normal * (half + beyond_right))[::-1]]
+    )
     return (water,), (banks,)
 
 
@@ -286,12 +291,12 @@ def make_terrain(size_m: float, rng: np.random.Generator) -> Terrain:
             p = [0.45, 0.05, 0.0, 0.5] if cut.in_village else [0.24, 0.38, 0.14, 0.24]
             border_kinds: list[BorderKind] = ["hedge", "verge", "ditch", "none"]
             borders.append(Border(line_m=line, kind=border_kinds[int(rng.choice(4, p=p))]))
-    for _ in range(round(area_km2 * 26) + 1):
+    for _ in range(round(area_km2 * 12) + 1):
         start = rng.uniform(0, size_m, 2)
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(90, 320)
         end = start + length * np.array([np.cos(angle), np.sin(angle)])
         roads.append(
-            Road(line_m=winding_line(rng, start, end, sway=0.06, bend_m=90), kind="path")
+            Road(line_m=winding_line(rng, start, end, sway=0.035, bend_m=110), kind="path")
         )
     rank = ["path", "track", "street", "lane", "main"]
     roads.sort(key=lambda road: rank.index(road.kind))
@@ -303,10 +308,15 @@ def make_terrain(size_m: float, rng: np.random.Generator) -> Terrain:
     )
     patches = tuple(
         (
-            blob(rng, rng.uniform(-20, size_m + 20, 2), float(rng.lognormal(1.75, 0.5)), roughness=0.4),
+            blob(
+                rng,
+                rng.uniform(-20, size_m + 20, 2),
+                float(rng.lognormal(1.75, 0.5)),
+                roughness=0.4,
+            ),
             float(rng.choice([-1, 1]) * rng.uniform(0.35, 1.0)),
         )
-        for _ in range(round(area_km2 * 620))
+        for _ in range(round(area_km2 * 900))
     )
     return Terrain(
         size_m=size_m,
