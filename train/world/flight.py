@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
 from edge_runtime.geodesy import wrap_degrees
@@ -14,7 +15,8 @@ from train.world.georeference import Georeference
 F64 = npt.NDArray[np.float64]
 
 GRAVITY_MPS2 = 9.80665
-_LEG_STEP_M = 55.0
+_LEG_STEP_M = 70.0
+_CORNER_SIGMA_M = 24.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +93,21 @@ def random_poses(config: WorldConfig, rng: np.random.Generator) -> Poses:
 
 
 def _waypoints(low_m: float, high_m: float, length_m: float, rng: np.random.Generator) -> F64:
-    """(W, 2) waypoints in a square; turns of up to 140 degrees, at least `length_m` of legs."""
+    """(W, 2) waypoints in a square, turns of mostly 60 degrees, at least `length_m` of legs."""
     side_m = high_m - low_m
     points = [rng.uniform(low_m, high_m, 2)]
     heading = float(rng.uniform(-np.pi, np.pi))
     flown_m = 0.0
     while flown_m < length_m:
-        candidates = rng.uniform(low_m, high_m, (40, 2))
+        candidates = rng.uniform(low_m, high_m, (120, 2))
         step = candidates - points[-1]
         leg = np.hypot(step[:, 0], step[:, 1])
         turn = np.abs((np.arctan2(step[:, 1], step[:, 0]) - heading + np.pi) % (2 * np.pi) - np.pi)
         # Prefer legs of a good length with a clear turn, but never straight back.
-        wanted = min(200.0, 0.5 * side_m)
-        cost = np.abs(leg - wanted) / wanted + np.abs(turn - 1.2) * 0.5 + 9.0 * (turn > 2.4)
+        wanted = min(220.0, 0.5 * side_m)
+        outwards = np.abs(candidates - (low_m + high_m) / 2).max(axis=1) / (side_m / 2)
+        cost = np.abs(leg - wanted) / wanted + np.abs(turn - 1.1) * 0.5 + 0.6 * outwards**2
+        cost += 6.0 * np.maximum(turn - 1.8, 0) + 3.0 * np.maximum(0.7 - leg / wanted, 0)
         best = int(np.argmin(cost))
         heading = float(np.arctan2(step[best, 1], step[best, 0]))
         flown_m += float(leg[best])
@@ -134,11 +138,22 @@ def smooth_path(waypoints_m: F64, step_m: float, count: int) -> F64:
     n = len(p) - 3
     curve = sum(b * p[None, k : k + n] for k, b in enumerate(basis))
     curve = np.asarray(curve).transpose(1, 0, 2).reshape(-1, 2)
-    at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
-    wanted = np.minimum(np.arange(count) * step_m, at[-1])
-    return np.stack(
-        [np.interp(wanted, at, curve[:, 0]), np.interp(wanted, at, curve[:, 1])], axis=1
-    )
+    even = _resampled(curve, np.arange(0.0, _length_m(curve), 1.0))
+    # A weighted mean of points inside a convex hull stays inside it.
+    rounded = gaussian_filter1d(even, _CORNER_SIGMA_M, axis=0, mode="nearest")
+    # Both ends bunch up under the filter: leave them out.
+    rounded = rounded[int(3 * _CORNER_SIGMA_M) : -int(3 * _CORNER_SIGMA_M)]
+    return _resampled(rounded, np.arange(count, dtype=np.float64) * step_m)
+
+
+def _length_m(line_m: F64) -> float:
+    return float(np.hypot(*np.diff(line_m, axis=0).T).sum())
+
+
+def _resampled(line_m: F64, at_m: F64) -> F64:
+    """Points of a line at distances along it."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line_m, axis=0).T))])
+    return np.stack([np.interp(at_m, along, line_m[:, k]) for k in range(2)], axis=1)
 
 
 def flight_poses(config: WorldConfig, place: Georeference, rng: np.random.Generator) -> Poses:
@@ -146,10 +161,16 @@ def flight_poses(config: WorldConfig, place: Georeference, rng: np.random.Genera
     count = config.frames_per_flight
     step_s = 1 / config.frame_rate_hz
     margin_m = config.reach_m(MAX_FLIGHT_TILT_DEG) * 1.005
-    length_m = config.speed_mps * step_s * (count + 4) * 1.15 + 150
-    corners = _waypoints(margin_m, config.held_out_size_m - margin_m, length_m, rng)
+    length_m = config.speed_mps * step_s * (count + 4) * 1.3 + 400
+    far_m = config.held_out_size_m - margin_m
     # Two points more at each end, so that differences are central everywhere.
-    path = smooth_path(corners, config.speed_mps * step_s, count + 4)
+    paths = [
+        smooth_path(
+            _waypoints(margin_m, far_m, length_m, rng), config.speed_mps * step_s, count + 4
+        )
+        for _ in range(8)
+    ]
+    path = min(paths, key=lambda line: float(np.hypot(*np.diff(line, 2, axis=0).T).max()))
     jacobian = place.enu_per_xy(path)
     velocity = np.einsum("nij,nj->ni", jacobian, np.gradient(path, step_s, axis=0))
     track = np.unwrap(np.arctan2(velocity[:, 0], velocity[:, 1]))

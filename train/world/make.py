@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 from edge_runtime.errors import InputError
 from train.world.config import WorldConfig
@@ -64,7 +64,7 @@ def _write_imagery(path: Path, rgb: U8, place: Georeference, gsd_m: float) -> No
         count=3,
         dtype="uint8",
         crs=CRS,
-        transform=from_origin(place.origin_east_m, place.origin_north_m, gsd_m, gsd_m),
+        transform=Affine(gsd_m, 0.0, place.origin_east_m, 0.0, -gsd_m, place.origin_north_m),
         tiled=True,
         blockxsize=256,
         blockysize=256,
