@@ -243,10 +243,12 @@ def _gardens(place: _Placer) -> None:
 def _farms(place: _Placer) -> None:
     rng = place.rng
     size = place.terrain.size_m
-    for _ in range(max(1, round((size / 1000) ** 2 * 5))):
+    for _ in range(max(1, round((size / 1000) ** 2 * 9))):
         at = rng.uniform(0.03, 0.97, 2) * size
         index = int(place.plan.parcel_at(at[None])[0])
         if index < 0 or place.terrain.parcels[index].kind in ("forest", "garden"):
+            continue
+        if place.plan.is_free(blob(rng, at, 20.0, roughness=0.0)).mean() < 0.9:
             continue
         angle = place.terrain.parcels[index].angle_deg
         a = np.radians(angle)
