@@ -1,0 +1,344 @@
+"""From candidate tiles to positions in metres, each with the evidence for it.
+
+Candidates that lie close together share a window of imagery. The ground view is correlated with
+every window at a coarse resolution, the best are repeated at a fine one, and local features are
+asked for a second opinion where the imagery is sharp enough for them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.correlation import GreyPatch, Peak, Warp, correlate, warped
+from edge_runtime.geodesy import distance_m, move_lat_lon
+from edge_runtime.ground_view import GroundView
+from edge_runtime.imagery import ImageryStore
+from edge_runtime.local_features import FeatureMatcher
+
+U8 = npt.NDArray[np.uint8]
+
+FINE_GSD_M = 0.75
+"""Ground resolution of the fine correlation and of local features."""
+COARSE_GSD_M = 2 * FINE_GSD_M
+"""Ground resolution of the search over windows, headings and scales."""
+VIEW_MARGIN = 1.3
+"""Views are made this much larger than what is compared, so that they can be turned."""
+REACH_M = 42.0
+"""How far from a candidate's centre the true place is looked for."""
+MERGE_M = 20.0
+"""Candidates nearer than this to a better one share its window."""
+_FINE_REACH_M = 6.0
+_FINE_MATCHES = 2
+"""How many of the best coarse peaks are repeated at the fine resolution."""
+
+
+class Candidate(NamedTuple):
+    """A place where a view could have been taken, from search or from the tracker."""
+
+    lat_deg: float
+    """Where the view's centre would lie."""
+    lon_deg: float
+    view: int
+    """Which of the views."""
+    similarity: float
+    """Cosine similarity of its tile; NaN for a candidate that did not come from search."""
+    row: int
+    """Row of the tile table; -1 for one that did not come from search."""
+
+
+class SearchRange(NamedTuple):
+    """Corrections to heading and height that are tried."""
+
+    yaw_deg: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def warps(self) -> list[Warp]:
+        """Every combination, the smallest correction first."""
+        pairs = [(y, s) for y in self.yaw_deg for s in self.scale]
+        pairs.sort(key=lambda p: abs(p[0]) + 100 * abs(p[1] - 1))
+        return [Warp(yaw_deg=y, scale=s) for y, s in pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """One place where the view fits, and how well."""
+
+    lat_deg: float
+    """Position of the drone."""
+    lon_deg: float
+    look_lat_deg: float
+    """Where the optical axis meets the ground."""
+    look_lon_deg: float
+    yaw_deg: float
+    """Heading with the correction that fits best."""
+    height_m: float
+    """Height with the correction that fits best."""
+    similarity: float
+    row: int
+    view: int
+    ncc: float
+    """Correlation at the finest resolution it was looked at."""
+    z: float
+    """Correlation in standard deviations of what chance gives here."""
+    inliers: int
+    """Local features that agree; 0 where they were not used."""
+    reprojection_px: float
+    """Root mean square error of these features, NaN without them."""
+    log_evidence: float
+    """Logarithm of how much more likely this agreement is at the right place than at a wrong one."""
+    sigma_m: float
+    """1-sigma error of the match itself, without the attitude's share."""
+
+
+class Refiner:
+    """Refines candidates against one map. Not thread-safe; one per thread."""
+
+    def __init__(self, imagery: ImageryStore) -> None:
+        self._imagery = imagery
+        self._features = FeatureMatcher()
+
+    def refine(
+        self,
+        views: Sequence[GroundView],
+        candidates: Sequence[Candidate],
+        search: SearchRange,
+        *,
+        size_m: float,
+        most_windows: int,
+    ) -> list[Match]:
+        """Locate the views around the candidates.
+
+        Args:
+            views: ground views made VIEW_MARGIN times larger than `size_m` at FINE_GSD_M.
+            candidates: best first.
+            search: headings and heights to try around each view's own.
+            size_m: side of the square that is compared.
+            most_windows: at most this many windows of imagery are looked at.
+
+        Returns:
+            At most one match per window, strongest evidence first.
+        """
+        matches: list[Match] = []
+        for v, group in _grouped(candidates, most_windows).items():
+            matches += self._refine_view(views[v], v, group, search, size_m)
+        matches.sort(key=lambda m: -m.log_evidence)
+        for k, match in enumerate(matches[:_FINE_MATCHES]):
+            matches[k] = self._refine_fine(views[match.view], match, size_m)
+        matches.sort(key=lambda m: -m.log_evidence)
+        return _distinct(matches)
+
+    def _refine_view(
+        self,
+        view: GroundView,
+        number: int,
+        group: Sequence[Candidate],
+        search: SearchRange,
+        size_m: float,
+    ) -> list[Match]:
+        coarse = _halved(_grey(view.image, view.mask))
+        size_px = round(size_m / COARSE_GSD_M)
+        window_px = size_px + 2 * round(REACH_M / COARSE_GSD_M)
+        windows = [
+            self._window(c.lat_deg, c.lon_deg, window_px, COARSE_GSD_M) for c in group
+        ]
+        warps = search.warps()
+        peaks = correlate(coarse, windows, warps, size_px=size_px, gsd_m=COARSE_GSD_M)
+        return [
+            self._match(view, number, group[p.window], p, COARSE_GSD_M) for p in peaks
+        ]
+
+    def _refine_fine(self, view: GroundView, match: Match, size_m: float) -> Match:
+        """Repeat a coarse match at the fine resolution and ask local features."""
+        nominal = Warp(
+            yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
+            scale=match.height_m / view.hypothesis.height_m,
+        )
+        warps = [
+            Warp(yaw_deg=nominal.yaw_deg + dy, scale=nominal.scale * ds)
+            for dy, ds in ((0, 1), (-2, 1), (2, 1), (0, 0.98), (0, 1.02))
+        ]
+        centre = _view_centre(view, match)
+        size_px = round(size_m / FINE_GSD_M)
+        window_px = size_px + 2 * round(_FINE_REACH_M / FINE_GSD_M)
+        window = self._window(*centre, window_px, FINE_GSD_M)
+        patch = _grey(view.image, view.mask)
+        peaks = correlate(patch, [window], warps, size_px=size_px, gsd_m=FINE_GSD_M)
+        if not peaks:
+            return match
+        candidate = Candidate(*centre, match.view, match.similarity, match.row)
+        # The fine window is too small to tell chance from agreement: z stays the coarse one.
+        peak = replace(peaks[0], z=match.z)
+        fine = self._match(view, match.view, candidate, peak, FINE_GSD_M)
+        fine = replace(fine, log_evidence=match.log_evidence)
+        return self._ask_features(view, fine, size_px)
+
+    def _ask_features(self, view: GroundView, match: Match, size_px: int) -> Match:
+        nominal = Warp(
+            yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
+            scale=match.height_m / view.hypothesis.height_m,
+        )
+        centre = _view_centre(view, match)
+        turned = warped(_grey(view.image, view.mask), nominal, size_px)
+        found = self._features.match(
+            turned,
+            self._window(*centre, size_px, FINE_GSD_M),
+            reach_px=_FINE_REACH_M / FINE_GSD_M,
+        )
+        if found is None:
+            return match
+        peak = Peak(
+            window=0,
+            warp=Warp(
+                yaw_deg=nominal.yaw_deg + found.yaw_deg, scale=nominal.scale * found.scale
+            ),
+            row=found.row,
+            column=found.column,
+            ncc=match.ncc,
+            z=match.z,
+        )
+        candidate = Candidate(*centre, match.view, match.similarity, match.row)
+        sharper = self._match(view, match.view, candidate, peak, FINE_GSD_M)
+        return replace(
+            sharper,
+            inliers=found.inliers,
+            reprojection_px=found.reprojection_px,
+            log_evidence=match.log_evidence + feature_log_evidence(found.inliers),
+            sigma_m=_FEATURE_SIGMA_M,
+        )
+
+    def _match(
+        self,
+        view: GroundView,
+        number: int,
+        candidate: Candidate,
+        peak: Peak,
+        gsd_m: float,
+    ) -> Match:
+        """Turn a peak into positions: the view's centre, then the drone and the optical axis."""
+        centre = move_lat_lon(
+            candidate.lat_deg, candidate.lon_deg, peak.column * gsd_m, -peak.row * gsd_m
+        )
+        east, north = turned_offset(view.centre_east_m, view.centre_north_m, peak.warp)
+        drone = move_lat_lon(centre.lat_deg, centre.lon_deg, -east, -north)
+        east, north = turned_offset(view.look_east_m, view.look_north_m, peak.warp)
+        look = move_lat_lon(drone.lat_deg, drone.lon_deg, east, north)
+        return Match(
+            lat_deg=float(drone.lat_deg),
+            lon_deg=float(drone.lon_deg),
+            look_lat_deg=float(look.lat_deg),
+            look_lon_deg=float(look.lon_deg),
+            yaw_deg=view.hypothesis.yaw_deg + peak.warp.yaw_deg,
+            height_m=view.hypothesis.height_m * peak.warp.scale,
+            similarity=candidate.similarity,
+            row=candidate.row,
+            view=number,
+            ncc=peak.ncc,
+            z=peak.z,
+            inliers=0,
+            reprojection_px=math.nan,
+            log_evidence=correlation_log_evidence(peak.z),
+            sigma_m=_CORRELATION_SIGMA_M if gsd_m == FINE_GSD_M else 2 * _CORRELATION_SIGMA_M,
+        )
+
+    def _window(self, lat_deg: float, lon_deg: float, size_px: int, gsd_m: float) -> GreyPatch:
+        patch = self._imagery.patch(lat_deg, lon_deg, size_m=size_px * gsd_m, size_px=size_px)
+        return _grey(patch.image, patch.mask)
+
+
+_CORRELATION_SIGMA_M = 1.5
+_FEATURE_SIGMA_M = 1.0
+
+
+def correlation_log_evidence(z: float) -> float:
+    """Log-likelihood ratio of a correlation peak at the right place against a chance peak.
+
+    A window's chance peak is the maximum of many nearly independent samples and follows a Gumbel
+    law; right peaks spread widely around a larger value. Both laws were fitted to development
+    flights (docs/accuracy.md). The ratio grows with z: below the usual chance peak and above
+    the usual right one the densities are held, because fitted tails mean nothing there.
+    """
+    right = (min(z, _RIGHT_Z) - _RIGHT_Z) / _RIGHT_Z_SPREAD
+    chance = (max(z, _CHANCE_Z) - _CHANCE_Z) / _CHANCE_Z_SPREAD
+    log_right = -0.5 * right * right - math.log(_RIGHT_Z_SPREAD * math.sqrt(2 * math.pi))
+    log_chance = -chance - math.exp(-chance) - math.log(_CHANCE_Z_SPREAD)
+    return max(-_MAX_LOG_EVIDENCE, min(log_right - log_chance, _MAX_LOG_EVIDENCE))
+
+
+_RIGHT_Z, _RIGHT_Z_SPREAD = 10.0, 3.0
+_CHANCE_Z, _CHANCE_Z_SPREAD = 3.6, 0.5
+_MAX_LOG_EVIDENCE = 12.0
+
+
+def feature_log_evidence(inliers: int) -> float:
+    """Extra log-likelihood ratio for local features that agree at the correlation's place."""
+    return min(0.15 * inliers, 4.0)
+
+
+def turned_offset(east_m: float, north_m: float, warp: Warp) -> tuple[float, float]:
+    """An offset from the drone after correcting its heading (clockwise) and height."""
+    angle = math.radians(warp.yaw_deg)
+    cos, sin = math.cos(angle) * warp.scale, math.sin(angle) * warp.scale
+    return east_m * cos + north_m * sin, north_m * cos - east_m * sin
+
+
+def _view_centre(view: GroundView, match: Match) -> tuple[float, float]:
+    """Where the centre of the view lies on the map according to a match."""
+    warp = Warp(
+        yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
+        scale=match.height_m / view.hypothesis.height_m,
+    )
+    east, north = turned_offset(view.centre_east_m, view.centre_north_m, warp)
+    centre = move_lat_lon(match.lat_deg, match.lon_deg, east, north)
+    return float(centre.lat_deg), float(centre.lon_deg)
+
+
+def _grouped(candidates: Sequence[Candidate], most: int) -> dict[int, list[Candidate]]:
+    """Drop candidates whose window a better one of the same view already has; group by view."""
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        if len(kept) == most:
+            break
+        near = (
+            k.view == candidate.view
+            and float(distance_m(k.lat_deg, k.lon_deg, candidate.lat_deg, candidate.lon_deg))
+            < MERGE_M
+            for k in kept
+        )
+        if not any(near):
+            kept.append(candidate)
+    groups: dict[int, list[Candidate]] = {}
+    for candidate in kept:
+        groups.setdefault(candidate.view, []).append(candidate)
+    return groups
+
+
+def _distinct(matches: Sequence[Match]) -> list[Match]:
+    """Keep the strongest of matches that name the same place."""
+    kept: list[Match] = []
+    for match in matches:
+        apart = (
+            float(distance_m(k.lat_deg, k.lon_deg, match.lat_deg, match.lon_deg)) > 8.0
+            for k in kept
+        )
+        if all(apart):
+            kept.append(match)
+    return kept
+
+
+def _grey(rgb: U8, mask: U8) -> GreyPatch:
+    return GreyPatch(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), mask)
+
+
+def _halved(patch: GreyPatch) -> GreyPatch:
+    """Half the resolution, area-averaged; valid only where all four pixels were."""
+    size = (patch.image.shape[1] // 2, patch.image.shape[0] // 2)
+    image = cv2.resize(patch.image, size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(patch.mask, size, interpolation=cv2.INTER_AREA)
+    return GreyPatch(
+        np.asarray(image, np.uint8), np.where(np.asarray(mask) == 255, 255, 0).astype(np.uint8)
+    )
