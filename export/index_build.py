@@ -28,7 +28,7 @@ from edge_runtime.satellite_index import (
     centred,
     hilbert_order,
 )
-from export.satellite_imagery import Progress, write_mbtiles
+from edge_runtime.satellite_imagery import Progress, write_mbtiles
 
 MIN_TILE_COVERAGE = 0.9
 """Tiles with less imagery than this are left out."""

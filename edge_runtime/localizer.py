@@ -1,0 +1,409 @@
+"""Frame and state in, fix out: the stages of one frame, in order and within their deadline.
+
+    from edge_runtime import Localizer
+    localizer = Localizer.open("bundle", "index", Camera.load(Path("camera.json")))
+    fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.backends.protocol import Backend, BackendName, open_backend
+from edge_runtime.bundle import Bundle
+from edge_runtime.camera import Camera
+from edge_runtime.errors import InputError
+from edge_runtime.fix import Fix, Mode, Status
+from edge_runtime.geodesy import check_lat_lon, move_lat_lon
+from edge_runtime.ground_view import GroundView, ViewHypothesis, ground_view, view_hypotheses
+from edge_runtime.refinement import (
+    FINE_GSD_M,
+    REACH_M,
+    VIEW_MARGIN,
+    Candidate,
+    Match,
+    Refiner,
+    SearchRange,
+)
+from edge_runtime.satellite_index import Circle, SatelliteIndex
+from edge_runtime.state import VehicleState
+from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
+
+U8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizerConfig:
+    """Choices of one run."""
+
+    top_k: int = 40
+    """Tiles asked of the index, per frame."""
+    global_windows: int = 14
+    """Windows of imagery refined while the position is unknown."""
+    track_windows: int = 4
+    """Windows of imagery refined near a known position."""
+    yaw_sigma_deg: float = 5.0
+    """1-sigma of the heading; twice this is searched on both sides."""
+    scale_sigma: float = 0.04
+    """1-sigma of the height, relative."""
+    attitude_sigma_deg: float = 1.0
+    """1-sigma of roll and pitch: moves the drone against the ground it sees."""
+    ok_probability: float = 0.995
+    """A position is given as OK only when it is believed at least this much."""
+    max_eph_m: float = 30.0
+    """A position less accurate than this is not given."""
+    lost_after_s: float = 5.0
+    """Without an agreeing match for this long (and three frames), the drone is lost."""
+    height_range_m: tuple[float, float] | None = None
+    """Heights to search when the state has none."""
+    deadline_ms: float | None = None
+    """Time one frame may take; work is shed to keep it."""
+
+
+class Localizer:
+    """Everything needed to turn frames into fixes. Not thread-safe; one per camera."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        index: SatelliteIndex,
+        backend: Backend,
+        camera: Camera,
+        config: LocalizerConfig | None = None,
+        tracker: TrackerConfig | None = None,
+    ) -> None:
+        """Put opened parts together; `Localizer.open` opens them from folders."""
+        self.bundle, self.index, self.backend, self.camera = bundle, index, backend, camera
+        self.config = config or LocalizerConfig()
+        self._tracker = Tracker(index.area_m2(), tracker)
+        self._refiner = Refiner(index.imagery)
+        self._seq = 0
+        self._started_s = time.perf_counter()
+        self._reported_track: int | None = None
+        self._was_ok = False
+        self._reset_counter = 0
+        self._window_ms = 8.0
+        self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Path | str,
+        index: Path | str,
+        camera: Camera,
+        *,
+        backend: BackendName = "auto",
+        config: LocalizerConfig | None = None,
+        threads: int | None = None,
+    ) -> "Localizer":
+        """Open and verify a bundle and its index, and prove the backend on the probes.
+
+        Raises:
+            SkyfixError: anything is missing, altered, or does not belong together.
+        """
+        opened = Bundle.open(Path(bundle))
+        satellite_index = SatelliteIndex.open(Path(index), opened)
+        chosen = open_backend(opened, backend, threads=threads)
+        return cls(opened, satellite_index, chosen, camera, config)
+
+    def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
+        """Give a position prior with its 1-sigma error per axis.
+
+        Raises:
+            InputError: not a position, or one that is not on the map.
+        """
+        check_lat_lon(lat_deg, lon_deg)
+        if not self.index.contains(lat_deg, lon_deg):
+            swapped = abs(lon_deg) <= 90 and self.index.contains(lon_deg, lat_deg)
+            hint = "is the order (lat, lon)?" if swapped else "give a position on the map"
+            b = self.index.imagery.bounds
+            msg = (
+                f"start position {lat_deg:.5f}, {lon_deg:.5f} is not on the map, which covers "
+                f"latitudes {b.south_deg:.5f} to {b.north_deg:.5f} and longitudes "
+                f"{b.west_deg:.5f} to {b.east_deg:.5f}; {hint}"
+            )
+            raise InputError(msg)
+        self._tracker.start_at(lat_deg, lon_deg, sigma_m)
+
+    def close(self) -> None:
+        """Free the backend and close the index."""
+        self.backend.close()
+        self.index.close()
+
+    def step(
+        self,
+        frame: U8 | None,
+        state: VehicleState,
+        *,
+        frame_name: str = "",
+        capture_ms: float = 0.0,
+    ) -> Fix:
+        """Turn one frame into a fix. Never raises for what a camera or sensor may deliver.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, or None where the source could not read it.
+            state: what else is known at the exposure.
+            frame_name: for the record.
+            capture_ms: time the source needed, for the record.
+        """
+        clock = _StageClock(capture_ms)
+        velocity = _velocity(state)
+        self._tracker.predict(state.t_s, velocity)
+        before = self._tracker.estimate()
+        near = self._prior_circle(before)
+        mode: Mode = "GLOBAL" if near is None else "TRACK"
+
+        views, problem = self._views(frame, state)
+        clock.mark("ground_view")
+        matches: list[Match] = []
+        shed: list[str] = []
+        if views:
+            candidates = self._candidates(views, near, before, clock)
+            windows = self.config.global_windows if near is None else self.config.track_windows
+            windows = self._affordable(windows, clock, shed)
+            if windows:
+                started_ms = clock.elapsed_ms()
+                matches = self._refiner.refine(
+                    [view for _, view in views],
+                    candidates,
+                    self._search_range(state),
+                    size_m=self.index.level.size_m,
+                    most_windows=windows,
+                )
+                spent = (clock.elapsed_ms() - started_ms) / windows
+                self._window_ms += 0.2 * (spent - self._window_ms)
+            clock.mark("refine")
+        self._tracker.update(
+            [self._measurement(m) for m in matches],
+            searched_m2=self._searched_m2(near),
+            velocity_mps=velocity,
+        )
+        clock.mark("track")
+        return self._fix(frame_name, state, mode, matches, problem, clock, shed)
+
+    def _views(
+        self, frame: U8 | None, state: VehicleState
+    ) -> tuple[list[tuple[U8, GroundView]], str]:
+        """For each heading and height worth trying, the encoder's input and the refiner's view."""
+        if frame is None:
+            return [], "frame cannot be read"
+        if float(np.std(frame[::8, ::8])) < 2.0:
+            return [], "frame has no contrast"
+        spec, size_m = self.bundle.spec, self.index.level.size_m
+        refined_px = 2 * math.ceil(size_m * VIEW_MARGIN / FINE_GSD_M / 2)
+        views = []
+        try:
+            hypotheses = view_hypotheses(state, height_range_m=self.config.height_range_m)
+        except InputError as error:
+            return [], str(error)
+        for hypothesis in hypotheses:
+            embedded = self._ground_view(frame, state, hypothesis, size_m, spec.width_px)
+            refined = self._ground_view(
+                frame, state, hypothesis, refined_px * FINE_GSD_M, refined_px
+            )
+            if embedded is not None and refined is not None:
+                views.append((embedded.image, refined))
+        return views, "" if views else "too little ground in view"
+
+    def _ground_view(
+        self, frame: U8, state: VehicleState, hypothesis: ViewHypothesis, size_m: float, px: int
+    ) -> GroundView | None:
+        return ground_view(frame, self.camera, state, hypothesis, size_m=size_m, size_px=px)
+
+    def _candidates(
+        self,
+        views: Sequence[tuple[U8, GroundView]],
+        near: Circle | None,
+        before: Estimate | None,
+        clock: "_StageClock",
+    ) -> list[Candidate]:
+        """Places to look at, best first: the tracker's own prediction, then what search found."""
+        embeddings = self.backend.embed(np.stack([image for image, _ in views]))
+        clock.mark("encode")
+        found = self.index.search(embeddings, self.config.top_k, near=near)
+        tiles = self.index.tiles
+        candidates = [
+            Candidate(
+                float(tiles["lat_deg"][row]),
+                float(tiles["lon_deg"][row]),
+                v,
+                float(similarity),
+                int(row),
+            )
+            for v in range(len(views))
+            for row, similarity in zip(found.rows[v], found.similarities[v], strict=True)
+            if row >= 0
+        ]
+        candidates.sort(key=lambda c: -c.similarity)
+        if near is not None and before is not None:
+            ahead = []
+            for v, (_, view) in enumerate(views):
+                centre = move_lat_lon(
+                    before.best.lat_deg,
+                    before.best.lon_deg,
+                    view.centre_east_m,
+                    view.centre_north_m,
+                )
+                ahead.append(
+                    Candidate(float(centre.lat_deg), float(centre.lon_deg), v, math.nan, -1)
+                )
+            candidates = ahead + candidates
+        clock.mark("search")
+        return candidates
+
+    def _prior_circle(self, estimate: Estimate | None) -> Circle | None:
+        """Where to search, when the tracker is sure enough to say."""
+        if estimate is None or estimate.probability < 0.9:
+            return None
+        radius = 3.0 * estimate.best.sigma_m + REACH_M + self.index.level.size_m
+        if estimate.best.misses >= 3 or radius > 600.0:
+            return None
+        return Circle(estimate.best.lat_deg, estimate.best.lon_deg, radius)
+
+    def _searched_m2(self, near: Circle | None) -> float:
+        if near is None:
+            return self.index.area_m2()
+        return min(self.index.area_m2(), self.config.track_windows * (2 * REACH_M) ** 2)
+
+    def _search_range(self, state: VehicleState) -> SearchRange:
+        if state.yaw_deg is None:
+            yaw: tuple[float, ...] = (-12.0, -6.0, 0.0, 6.0, 12.0)
+        else:
+            step = self.config.yaw_sigma_deg
+            yaw = tuple(step * k for k in (-2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 2.0))
+        step = 1.5 * self.config.scale_sigma if state.height_m is not None else 0.08
+        return SearchRange(yaw, (1 - step, 1.0, 1 + step))
+
+    def _affordable(self, windows: int, clock: "_StageClock", shed: list[str]) -> int:
+        """Windows that fit in what is left of the deadline; says what was shed."""
+        if self.config.deadline_ms is None:
+            return windows
+        left_ms = self.config.deadline_ms - clock.elapsed_ms() - 2.0
+        affordable = int(left_ms / max(self._window_ms, 0.1))
+        if affordable >= windows:
+            return windows
+        if affordable < 1:
+            shed.append("refine")
+            return 0
+        shed.append("candidates")
+        return affordable
+
+    def _measurement(self, match: Match) -> Measurement:
+        tilt_m = match.height_m * math.tan(math.radians(self.config.attitude_sigma_deg))
+        return Measurement(
+            match.lat_deg, match.lon_deg, math.hypot(match.sigma_m, tilt_m), match.log_evidence
+        )
+
+    def _fix(
+        self,
+        frame_name: str,
+        state: VehicleState,
+        mode: Mode,
+        matches: Sequence[Match],
+        problem: str,
+        clock: "_StageClock",
+        shed: Sequence[str],
+    ) -> Fix:
+        estimate = self._tracker.estimate()
+        best = matches[0] if matches else None
+        status, reason = self._status(estimate, problem)
+        usable = estimate is not None and status in ("OK", "DEGRADED")
+        eph_m = None
+        if usable and estimate is not None:
+            # Attitude errors last for many frames and do not average out: they are a floor.
+            height = state.height_m or (best.height_m if best else 0.0)
+            tilt_m = height * math.tan(math.radians(self.config.attitude_sigma_deg))
+            eph_m = math.hypot(estimate.best.sigma_m, 0.7 * tilt_m)
+            if self._reported_track != estimate.best.track_id:
+                self._reset_counter += self._reported_track is not None
+                self._reported_track = estimate.best.track_id
+        self._was_ok = usable
+        clock.mark("track")
+        total_ms = clock.elapsed_ms()
+        fix = Fix(
+            seq=self._seq,
+            frame=frame_name,
+            t_exposure_s=state.t_s,
+            t_fix_s=round(time.perf_counter() - self._started_s, 4),
+            status=status,
+            mode=mode,
+            reason=reason,
+            lat_deg=estimate.best.lat_deg if usable and estimate else None,
+            lon_deg=estimate.best.lon_deg if usable and estimate else None,
+            eph_m=eph_m,
+            yaw_deg=best.yaw_deg % 360.0 if best else None,
+            look_lat_deg=best.look_lat_deg if best and usable else None,
+            look_lon_deg=best.look_lon_deg if best and usable else None,
+            probability=round(estimate.probability, 6) if estimate else 0.0,
+            similarity=best.similarity if best else None,
+            margin=_margin(matches),
+            ncc=best.ncc if best else None,
+            inliers=best.inliers if best else 0,
+            reprojection_px=best.reprojection_px if best else None,
+            tile_id=best.row if best and best.row >= 0 else None,
+            prior=mode == "TRACK",
+            latency_ms={**clock.stages_ms, "total": total_ms},
+            deadline_missed=self.config.deadline_ms is not None
+            and total_ms > self.config.deadline_ms,
+            shed=tuple(shed),
+            reset_counter=self._reset_counter,
+            bundle_id=self.bundle.id,
+            index_id=self.index.id,
+            engine_id=self._backend_name,
+            backend=self.backend.info.name,
+        )
+        self._seq += 1
+        return fix
+
+    def _status(self, estimate: Estimate | None, problem: str) -> tuple[Status, str]:
+        if estimate is None:
+            return "ABSTAIN", problem or "no match yet"
+        best = estimate.best
+        without_match = best.misses >= 3 and best.since_match_s > self.config.lost_after_s
+        if without_match or estimate.probability < 0.5:
+            if self._was_ok or self._reported_track is not None:
+                return "LOST", problem or f"no agreeing match for {best.since_match_s:.1f} s"
+            return "ABSTAIN", problem or "several places fit"
+        if estimate.probability < self.config.ok_probability:
+            return "ABSTAIN", problem or f"believed only {estimate.probability:.1%}"
+        if best.sigma_m > self.config.max_eph_m:
+            return "ABSTAIN", problem or f"accuracy only {best.sigma_m:.0f} m"
+        if best.misses >= 3:
+            return "DEGRADED", problem or f"dead reckoning for {best.since_match_s:.1f} s"
+        return "OK", ""
+
+
+class _StageClock:
+    """Time since the frame arrived, cut into stages."""
+
+    def __init__(self, capture_ms: float) -> None:
+        self._start = self._last = time.perf_counter()
+        self._capture_ms = capture_ms
+        self.stages_ms = {"capture": capture_ms}
+
+    def mark(self, stage: str) -> None:
+        """Book the time since the last mark on a stage."""
+        now = time.perf_counter()
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + 1e3 * (now - self._last)
+        self._last = now
+
+    def elapsed_ms(self) -> float:
+        """Capture included."""
+        return 1e3 * (time.perf_counter() - self._start) + self._capture_ms
+
+
+def _velocity(state: VehicleState) -> tuple[float, float] | None:
+    if state.velocity_east_mps is None or state.velocity_north_mps is None:
+        return None
+    return state.velocity_east_mps, state.velocity_north_mps
+
+
+def _margin(matches: Sequence[Match]) -> float | None:
+    if len(matches) < 2:
+        return None
+    return matches[0].log_evidence - matches[1].log_evidence

@@ -1,0 +1,264 @@
+"""Where the drone is, over time: several hypotheses that compete until one explains everything.
+
+Each hypothesis is a Kalman filter on position and velocity with a weight. A frame's matches
+multiply weights by how much better a hypothesis explains them than chance does; what no hypothesis
+explains feeds new ones, from a reserve of belief that the drone is somewhere else altogether.
+The tracker therefore starts from nothing, survives wrong matches, notices that it was wrong, and
+starts again, by one rule. (Multiple-hypothesis tracking after Reid 1979, with a null hypothesis.)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.geodesy import distance_m, enu_offset_m, move_lat_lon
+
+F64 = npt.NDArray[np.float64]
+
+_H = np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+_HV = np.array([[0, 0, 1.0, 0], [0, 0, 0, 1.0]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerConfig:
+    """How the tracker weighs what it is told."""
+
+    detection_probability: float = 0.7
+    """That the right place is among a frame's matches."""
+    kidnap_probability_per_s: float = 1e-4
+    """That within a second the drone is somewhere the track does not explain."""
+    acceleration_mps2: float = 2.0
+    """1-sigma of what the drone may do between frames."""
+    initial_speed_mps: float = 15.0
+    """1-sigma of the speed of a drone nothing is known about."""
+    velocity_sigma_mps: float = 1.0
+    """1-sigma of velocity from telemetry."""
+    most_hypotheses: int = 40
+    merge_m: float = 12.0
+    """Hypotheses nearer than this (and than their own uncertainty) become one."""
+
+
+class Measurement(NamedTuple):
+    """A match as the tracker sees it."""
+
+    lat_deg: float
+    lon_deg: float
+    sigma_m: float
+    """1-sigma error per axis."""
+    log_evidence: float
+    """Log-likelihood ratio of the agreement being right against it being chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One belief about where the drone is."""
+
+    lat_deg: float
+    lon_deg: float
+    velocity_mps: F64
+    """(2,) east, north."""
+    covariance: F64
+    """(4, 4) of east, north, velocity east, velocity north."""
+    log_weight: float
+    misses: int
+    """Frames since a match last agreed."""
+    since_match_s: float
+    """Time since a match last agreed."""
+    track_id: int
+    """Hypotheses that continue each other share it."""
+
+    @property
+    def sigma_m(self) -> float:
+        """1-sigma position error per axis."""
+        return math.sqrt((self.covariance[0, 0] + self.covariance[1, 1]) / 2)
+
+
+class Estimate(NamedTuple):
+    """The best hypothesis and how far it is believed."""
+
+    best: Hypothesis
+    probability: float
+
+
+class Tracker:
+    """Feeds on time, velocity and matches. Not thread-safe."""
+
+    def __init__(self, area_m2: float, config: TrackerConfig | None = None) -> None:
+        """Start from nothing.
+
+        Args:
+            area_m2: ground on which the drone can be: the map.
+            config: how to weigh.
+        """
+        self.config = config or TrackerConfig()
+        self._area_m2 = area_m2
+        self._hypotheses: list[Hypothesis] = []
+        self._log_null = 0.0
+        self._next_track = 1
+        self._t_s: float | None = None
+
+    def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
+        """Take a position prior, with its 1-sigma error per axis."""
+        self._hypotheses = [
+            self._new(Measurement(lat_deg, lon_deg, sigma_m, 0.0), math.log(0.95), None)
+        ]
+        self._log_null = math.log(0.05)
+
+    def predict(self, t_s: float, velocity_mps: tuple[float, float] | None = None) -> None:
+        """Move every hypothesis to a time, with the measured velocity where there is one.
+
+        A clock that stands still or runs back moves nothing.
+        """
+        dt = 0.0 if self._t_s is None else max(0.0, t_s - self._t_s)
+        self._t_s = t_s
+        self._hypotheses = [self._moved(h, dt, velocity_mps) for h in self._hypotheses]
+        # Some belief flows back to "somewhere else", so a wrong track can always be left.
+        leak = 1.0 - (1.0 - self.config.kidnap_probability_per_s) ** min(max(dt, 0.1), 10.0)
+        total = _log_sum([h.log_weight for h in self._hypotheses])
+        if total > -math.inf:
+            self._log_null = float(np.logaddexp(self._log_null, total + math.log(leak)))
+
+    def update(
+        self,
+        measurements: Sequence[Measurement],
+        *,
+        searched_m2: float,
+        velocity_mps: tuple[float, float] | None = None,
+    ) -> None:
+        """Weigh one frame's matches.
+
+        Args:
+            measurements: at most one per place; the right one may be missing.
+            searched_m2: ground that was searched: a chance match falls anywhere on it.
+            velocity_mps: measured (east, north), for tracks that begin here.
+        """
+        log_hit = math.log(self.config.detection_probability)
+        log_miss = math.log(1 - self.config.detection_probability)
+        children: list[Hypothesis] = []
+        for h in self._hypotheses:
+            children.append(replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1))
+            for m in measurements:
+                child = _corrected(h, m, searched_m2)
+                if child is not None:
+                    children.append(replace(child, log_weight=child.log_weight + log_hit))
+        share = math.log(min(searched_m2, self._area_m2) / self._area_m2)
+        for m in measurements:
+            log_weight = self._log_null + log_hit + m.log_evidence + share
+            children.append(self._new(m, log_weight, velocity_mps))
+        self._log_null += log_miss
+        self._hypotheses = self._merged(children)
+        self._normalise()
+
+    def estimate(self) -> Estimate | None:
+        """The best hypothesis, or None before any match."""
+        if not self._hypotheses:
+            return None
+        best = self._hypotheses[0]
+        return Estimate(best, math.exp(best.log_weight))
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """All of them, the most probable first."""
+        return list(self._hypotheses)
+
+    def _new(
+        self, m: Measurement, log_weight: float, velocity_mps: tuple[float, float] | None
+    ) -> Hypothesis:
+        known = velocity_mps is not None
+        speed = self.config.velocity_sigma_mps if known else self.config.initial_speed_mps
+        self._next_track += 1
+        return Hypothesis(
+            lat_deg=m.lat_deg,
+            lon_deg=m.lon_deg,
+            velocity_mps=np.array(velocity_mps if known else (0.0, 0.0), np.float64),
+            covariance=np.diag([m.sigma_m**2, m.sigma_m**2, speed**2, speed**2]),
+            log_weight=log_weight,
+            misses=0,
+            since_match_s=0.0,
+            track_id=self._next_track,
+        )
+
+    def _moved(
+        self, h: Hypothesis, dt: float, velocity_mps: tuple[float, float] | None
+    ) -> Hypothesis:
+        f = np.eye(4)
+        f[0, 2] = f[1, 3] = dt
+        g = np.array([[dt**2 / 2, 0], [0, dt**2 / 2], [dt, 0], [0, dt]])
+        covariance = f @ h.covariance @ f.T + g @ g.T * self.config.acceleration_mps2**2
+        state = np.concatenate([h.velocity_mps * dt, h.velocity_mps])
+        if velocity_mps is not None:
+            r = np.eye(2) * self.config.velocity_sigma_mps**2
+            gain = covariance @ _HV.T @ np.linalg.inv(_HV @ covariance @ _HV.T + r)
+            state = state + gain @ (np.asarray(velocity_mps) - state[2:])
+            covariance = (np.eye(4) - gain @ _HV) @ covariance
+        place = move_lat_lon(h.lat_deg, h.lon_deg, state[0], state[1])
+        return replace(
+            h,
+            lat_deg=float(place.lat_deg),
+            lon_deg=float(place.lon_deg),
+            velocity_mps=state[2:],
+            covariance=(covariance + covariance.T) / 2,
+            since_match_s=h.since_match_s + dt,
+        )
+
+    def _merged(self, children: list[Hypothesis]) -> list[Hypothesis]:
+        """Unite hypotheses of the same place; the most probable ones are kept."""
+        children.sort(key=lambda h: -h.log_weight)
+        floor = children[0].log_weight - 25.0 if children else 0.0
+        kept: list[Hypothesis] = []
+        for child in children:
+            if child.log_weight < floor:
+                break
+            twin = next((k for k, other in enumerate(kept) if self._same(other, child)), None)
+            if twin is not None:
+                weight = float(np.logaddexp(kept[twin].log_weight, child.log_weight))
+                kept[twin] = replace(kept[twin], log_weight=weight)
+            elif len(kept) < self.config.most_hypotheses:
+                kept.append(child)
+        kept.sort(key=lambda h: -h.log_weight)
+        return kept
+
+    def _same(self, a: Hypothesis, b: Hypothesis) -> bool:
+        apart = float(distance_m(a.lat_deg, a.lon_deg, b.lat_deg, b.lon_deg))
+        return apart < self.config.merge_m and max(a.sigma_m, b.sigma_m) < 3 * self.config.merge_m
+
+    def _normalise(self) -> None:
+        total = _log_sum([self._log_null, *(h.log_weight for h in self._hypotheses)])
+        self._log_null -= total
+        self._hypotheses = [replace(h, log_weight=h.log_weight - total) for h in self._hypotheses]
+
+
+def _corrected(h: Hypothesis, m: Measurement, searched_m2: float) -> Hypothesis | None:
+    """Kalman update of position; None where the match lies outside the 4-sigma gate."""
+    offset = enu_offset_m(h.lat_deg, h.lon_deg, m.lat_deg, m.lon_deg)
+    innovation = np.array([float(offset.east_m), float(offset.north_m)])
+    s = h.covariance[:2, :2] + np.eye(2) * m.sigma_m**2
+    s_inverse = np.linalg.inv(s)
+    mahalanobis2 = float(innovation @ s_inverse @ innovation)
+    if mahalanobis2 > 16.0:
+        return None
+    log_density = -0.5 * mahalanobis2 - math.log(2 * math.pi * math.sqrt(np.linalg.det(s)))
+    gain = h.covariance @ _H.T @ s_inverse
+    step = gain @ innovation
+    place = move_lat_lon(h.lat_deg, h.lon_deg, step[0], step[1])
+    covariance = (np.eye(4) - gain @ _H) @ h.covariance
+    return replace(
+        h,
+        lat_deg=float(place.lat_deg),
+        lon_deg=float(place.lon_deg),
+        velocity_mps=h.velocity_mps + step[2:],
+        covariance=(covariance + covariance.T) / 2,
+        log_weight=h.log_weight + m.log_evidence + log_density + math.log(searched_m2),
+        misses=0,
+        since_match_s=0.0,
+    )
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    if not values:
+        return -math.inf
+    top = max(values)
+    return top + math.log(sum(math.exp(v - top) for v in values)) if top > -math.inf else top

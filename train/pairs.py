@@ -1,0 +1,234 @@
+"""Pairs of photographs and the imagery below them, as training and evaluation see them.
+
+A photograph is turned into a ground view with what the telemetry measured (so the encoder learns
+with the errors it will fly with); its match is cut from the imagery where the truth says the
+view's centre is.
+"""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.camera import Camera
+from edge_runtime.errors import InputError
+from edge_runtime.geodesy import check_lat_lon, move_lat_lon
+from edge_runtime.ground_view import ViewHypothesis, ground_view
+from edge_runtime.imagery import ImageryStore
+from edge_runtime.satellite_imagery import write_mbtiles
+from edge_runtime.state import Telemetry, read_telemetry_csv
+
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
+Progress = Callable[[str, float], None]
+
+MARGIN = 1.25
+"""Pairs are cut this much larger than the encoder's view, so training can shift and turn them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """P matched pairs in memory, MARGIN times larger than the encoder's view."""
+
+    photos: U8
+    """(P, S, S, 3) uint8 RGB, north-up ground views."""
+    tiles: U8
+    """(P, S, S, 3) uint8 RGB, imagery of the same ground."""
+    lat_deg: F64
+    """(P,) where the views' centres are."""
+    lon_deg: F64
+    """(P,) the same."""
+
+    def __len__(self) -> int:
+        """Number of pairs P."""
+        return len(self.photos)
+
+
+def load_pairs(
+    photos: Path,
+    imagery: Path,
+    *,
+    telemetry: Path,
+    truth: Path,
+    camera: Path,
+    size_m: float,
+    size_px: int,
+    progress: Progress = lambda _stage, _done: None,
+) -> Pairs:
+    """Read photographs over imagery.
+
+    Args:
+        photos: folder of photographs.
+        imagery: georeferenced raster below them.
+        telemetry: CSV with filename, height_m, yaw_deg, pitch_deg, roll_deg as measured.
+        truth: CSV with filename, lat_deg, lon_deg, height_m, yaw_deg, pitch_deg, roll_deg.
+        camera: camera JSON.
+        size_m: side of the encoder's view on the ground.
+        size_px: the same in pixels.
+        progress: told the stage and the fraction done.
+
+    Returns:
+        Pairs whose view shows enough ground and lies on the imagery.
+
+    Raises:
+        InputError: a file is missing or unreadable, columns are missing, or no pair is left.
+    """
+    lens = Camera.load(camera)
+    measured, true = read_telemetry_csv(telemetry), read_truth_csv(truth)
+    names = [name for name in true if name in measured.by_filename]
+    if not names:
+        msg = f"{telemetry} and {truth} name no photograph in common; expected the same filenames"
+        raise InputError(msg)
+    big_px, big_m = round(size_px * MARGIN), size_m * round(size_px * MARGIN) / size_px
+    with tempfile.TemporaryDirectory() as scratch:
+        write_mbtiles([imagery], Path(scratch) / "imagery.mbtiles", progress=progress)
+        store = ImageryStore(Path(scratch) / "imagery.mbtiles")
+        views: list[tuple[U8, float, float] | None] = []
+        with ThreadPoolExecutor() as pool:
+            jobs = pool.map(
+                lambda name: _view(photos / name, lens, measured, true[name], big_m, big_px), names
+            )
+            for done, view in enumerate(jobs):
+                views.append(view)
+                progress("photos", (done + 1) / len(names))
+        kept, tiles = [], []
+        for view in views:
+            if view is None:
+                continue
+            patch = store.patch(view[1], view[2], size_m=big_m, size_px=big_px)
+            if patch.mask.all():
+                kept.append(view)
+                tiles.append(patch.image)
+        store.close()
+    if not kept:
+        msg = f"no photograph of {photos} shows ground that lies on {imagery}"
+        raise InputError(msg)
+    return Pairs(
+        photos=np.stack([view[0] for view in kept]),
+        tiles=np.stack(tiles),
+        lat_deg=np.array([view[1] for view in kept]),
+        lon_deg=np.array([view[2] for view in kept]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruePose:
+    """Where a photograph was really taken."""
+
+    lat_deg: float
+    lon_deg: float
+    height_m: float
+    yaw_deg: float
+    pitch_deg: float
+    roll_deg: float
+
+
+def read_truth_csv(path: Path) -> dict[str, TruePose]:
+    """Read true poses by file name.
+
+    Raises:
+        InputError: unreadable, columns missing, not numbers, or not positions.
+    """
+    columns = ("lat_deg", "lon_deg", "height_m", "yaw_deg", "pitch_deg", "roll_deg")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+        poses = {
+            row["filename"]: TruePose(**{name: float(row[name]) for name in columns})
+            for row in rows
+        }
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        msg = f"truth {path} cannot be read ({error}); expected CSV with filename and {columns}"
+        raise InputError(msg) from error
+    except (KeyError, TypeError) as error:
+        msg = f"truth {path} lacks column {error}; expected filename and {', '.join(columns)}"
+        raise InputError(msg) from error
+    for name, pose in poses.items():
+        try:
+            check_lat_lon(pose.lat_deg, pose.lon_deg)
+        except InputError as error:
+            msg = f"truth {path}, {name}: {error}"
+            raise InputError(msg) from error
+    return poses
+
+
+def _view(
+    path: Path, camera: Camera, measured: Telemetry, true: TruePose, size_m: float, size_px: int
+) -> tuple[U8, float, float] | None:
+    """The ground view by telemetry and the position of its centre by the truth."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        msg = f"photograph {path} cannot be read; expected a JPEG or PNG file"
+        raise InputError(msg)
+    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    state = measured.at(path.name)
+    if state.height_m is None or state.yaw_deg is None:
+        return None
+    hypothesis = ViewHypothesis(state.yaw_deg, state.height_m)
+    view = ground_view(rgb, camera, state, hypothesis, size_m=size_m, size_px=size_px)
+    if view is None:
+        return None
+    # The offset of the centre is taken from the truth, where the photograph really looks.
+    east, north = _true_look_m(camera, true)
+    east += view.centre_east_m - view.look_east_m
+    north += view.centre_north_m - view.look_north_m
+    centre = move_lat_lon(true.lat_deg, true.lon_deg, east, north)
+    return view.image, float(centre.lat_deg), float(centre.lon_deg)
+
+
+def _true_look_m(camera: Camera, true: TruePose) -> tuple[float, float]:
+    from edge_runtime.camera import optical_to_ned
+
+    axis = optical_to_ned(
+        camera, yaw_deg=true.yaw_deg, pitch_deg=true.pitch_deg, roll_deg=true.roll_deg
+    )[:, 2]
+    return (
+        float(axis[1] / axis[2]) * true.height_m,
+        float(axis[0] / axis[2]) * true.height_m,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoFolder:
+    """One set of photographs over imagery, by the layout `python -m train world` writes."""
+
+    photos: Path
+    imagery: Path
+    telemetry: Path
+    truth: Path
+    camera: Path
+
+
+def world_folders(world: Path, part: str) -> list[PhotoFolder]:
+    """The photograph sets of a world: `train`, or `held_out` with one set per flight.
+
+    Raises:
+        InputError: not a world.
+    """
+    base = world / part
+    try:
+        json.loads((world / "world.json").read_text())
+    except (OSError, ValueError) as error:
+        msg = f"{world} is not a world folder ({error}). Make one with: python -m train world {world}"
+        raise InputError(msg) from error
+    if part == "train":
+        sets = [(base / "photos", base)]
+    else:
+        sets = [(flight / "frames", flight) for flight in sorted(base.glob("flight_*"))]
+    return [
+        PhotoFolder(
+            photos=photos,
+            imagery=base / "imagery.tif",
+            telemetry=root / "telemetry.csv",
+            truth=root / "truth.csv",
+            camera=base / "camera.json",
+        )
+        for photos, root in sets
+    ]
