@@ -1,0 +1,1 @@
+"""Every number this project claims: measured here, kept as rows that explain themselves."""

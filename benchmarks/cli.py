@@ -1,0 +1,259 @@
+"""Measure: accuracy of flights against the truth, latency of backends and stages, and a report."""
+
+import argparse
+import difflib
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from benchmarks.accuracy import FALSE_FIX_M, AccuracyRow, Score
+from benchmarks.rows import append_rows
+from edge_runtime.backends.protocol import BACKENDS
+from edge_runtime.bundle import Precision
+from edge_runtime.errors import InputError, SkyfixError
+
+COMMANDS = ("accuracy", "latency", "report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn deliberate errors into one line and exit status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_command(arguments)
+        args = _parser().parse_args(arguments)
+        args.command_line = shlex.join(["python", "-m", "benchmarks", *arguments])
+        if args.command == "accuracy":
+            _accuracy(args)
+        elif args.command == "latency":
+            _latency(args)
+        else:
+            _report(args)
+    except SkyfixError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    accuracy = _add(commands, "accuracy", "compare logs with the truth, over all attempts")
+    accuracy.add_argument(
+        "--log", type=Path, action="append", required=True, help="fix records, .jsonl; repeatable"
+    )
+    accuracy.add_argument(
+        "--truth",
+        type=Path,
+        action="append",
+        required=True,
+        help="CSV with filename, lat_deg, lon_deg (degrees); one per --log, in the same order",
+    )
+    _add_scoring(accuracy)
+    _add_output(accuracy)
+
+    latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
+    latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
+    latency.add_argument(
+        "--backend", nargs="+", choices=BACKENDS, default=["auto"], help="backends to time"
+    )
+    latency.add_argument(
+        "--precision",
+        nargs="+",
+        choices=get_args(Precision),
+        default=None,
+        help="ONNX files to time (default: the backend's own choice)",
+    )
+    latency.add_argument("--batch", nargs="+", type=int, default=[1], help="images per call")
+    latency.add_argument("--calls", type=int, default=200, help="timed calls per row")
+    latency.add_argument("--warmup", type=int, default=20, help="calls before the timed ones")
+    latency.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
+    latency.add_argument(
+        "--log", type=Path, action="append", default=[], help="fix records, .jsonl; repeatable"
+    )
+    latency.add_argument("--device", default="", help="name of the machine the logs were made on")
+    _add_output(latency)
+
+    report = _add(commands, "report", "one HTML page with every figure, readable offline")
+    report.add_argument("--index", type=Path, required=True, help="index folder: the map's imagery")
+    report.add_argument(
+        "--flight",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("LOG", "TRUTH", "FRAMES_DIR"),
+        help="log (.jsonl), truth (.csv), folder of frames ('-' for none); repeatable",
+    )
+    report.add_argument("--latency", type=Path, help="rows of python -m benchmarks latency, .jsonl")
+    report.add_argument(
+        "--eval", type=Path, help="JSON with r_at_1 (share, 0..1) and gallery (tiles)"
+    )
+    report.add_argument("--camera", type=Path, help="camera JSON: draws matches at the true scale")
+    report.add_argument("--title", default="Flight report", help="headline of the page")
+    report.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    _add_scoring(report)
+    return parser
+
+
+def _add(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    return parser
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--score",
+        choices=get_args(Score),
+        default="drone",
+        help="compare the drone's position, or the point its optical axis meets",
+    )
+    parser.add_argument(
+        "--false-fix-m", type=float, default=FALSE_FIX_M, help="an answer further off is false, m"
+    )
+    parser.add_argument(
+        "--logged-only",
+        action="store_true",
+        help="leave out frames that the log does not have (else they count as not answered)",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=None, help="append rows to this .jsonl")
+    parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Refuse an unknown command and name the nearest right one."""
+    if not arguments or arguments[0].startswith("-") or arguments[0] in COMMANDS:
+        return
+    near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+    msg = f"unknown command {arguments[0]!r}; {hint}"
+    raise InputError(msg)
+
+
+def _accuracy(args: argparse.Namespace) -> None:
+    from benchmarks.accuracy import accuracy_row, score_flight
+    from benchmarks.tables import print_accuracy
+
+    if len(args.log) != len(args.truth):
+        msg = f"{len(args.log)} --log and {len(args.truth)} --truth; expected one truth per log"
+        raise InputError(msg)
+    flights = [
+        score_flight(log, truth, score=args.score, logged_only=args.logged_only)
+        for log, truth in zip(args.log, args.truth, strict=True)
+    ]
+    rows = [_row([flight], args, accuracy_row) for flight in flights]
+    if len(flights) > 1:
+        rows.append(_row(flights, args, accuracy_row))
+    _emit(args, rows)
+    if args.json:
+        return
+    print_accuracy(rows)
+    for flight, row in zip(flights, rows, strict=False):
+        if row.missing.count:
+            print(
+                f"{flight.name}: {row.missing.count} frames of the truth are not in the log and "
+                "count as not answered (--logged-only leaves them out)"
+            )
+        if flight.untrue_frames:
+            print(f"{flight.name}: {flight.untrue_frames} frames have no truth and are left out")
+    pairs = " ".join(
+        f"--flight {shlex.quote(str(log))} {shlex.quote(str(truth))} FRAMES_DIR"
+        for log, truth in zip(args.log, args.truth, strict=True)
+    )
+    print(f"next: python -m benchmarks report --index INDEX {pairs} --out report.html")
+
+
+def _row(flights: Any, args: argparse.Namespace, make: Any) -> AccuracyRow:
+    row: AccuracyRow = make(flights, score=args.score, false_fix_m=args.false_fix_m)
+    return row
+
+
+def _latency(args: argparse.Namespace) -> None:
+    from benchmarks.accuracy import read_log
+    from benchmarks.latency import LatencyRow, StageRow, measure_backend, stage_rows
+    from benchmarks.tables import print_latency, print_stages
+    from edge_runtime.bundle import Bundle
+
+    if args.bundle is None and not args.log:
+        msg = "nothing to measure; give --bundle (a folder) or --log (a .jsonl)"
+        raise InputError(msg)
+    stages: list[StageRow] = []
+    for log in args.log:
+        stages += stage_rows(read_log(log), log.name.removesuffix(".jsonl"), device=args.device)
+    timed: list[LatencyRow] = []
+    if args.bundle is not None:
+        bundle = Bundle.open(args.bundle)
+        for backend in args.backend:
+            for precision in args.precision or [None]:
+                for batch in args.batch:
+                    if not args.json:
+                        what = f"{backend} {precision or ''}".strip()
+                        print(f"timing {what}, batch {batch}: {args.calls} calls", file=sys.stderr)
+                    timed.append(
+                        measure_backend(
+                            bundle,
+                            backend,
+                            precision=precision,
+                            batch=batch,
+                            calls=args.calls,
+                            warmup=args.warmup,
+                            threads=args.threads,
+                        )
+                    )
+    _emit(args, [*timed, *stages])
+    if args.json:
+        return
+    if timed:
+        print_latency(timed)
+    if stages:
+        print_stages(stages)
+    rows = shlex.quote(str(args.out or "rows.jsonl"))
+    print(
+        "next: python -m benchmarks report --index INDEX --flight LOG TRUTH FRAMES_DIR "
+        f"--latency {rows} --out report.html"
+    )
+
+
+def _report(args: argparse.Namespace) -> None:
+    from benchmarks.report import ReportSources, write_report
+    from benchmarks.tables import print_accuracy
+
+    sources = ReportSources(
+        index=args.index,
+        flights=tuple(
+            (Path(log), Path(truth), None if frames == "-" else Path(frames))
+            for log, truth, frames in args.flight
+        ),
+        latency=args.latency,
+        evaluation=args.eval,
+        camera=args.camera,
+        title=args.title,
+        score=args.score,
+        false_fix_m=args.false_fix_m,
+        logged_only=args.logged_only,
+        command_line=args.command_line,
+    )
+    rows = write_report(sources, args.out)
+    print_accuracy(rows)
+    size_mib = args.out.stat().st_size / 2**20
+    print(f"{args.out}: {size_mib:.1f} MiB, needs no network")
+    print(f"next: open {shlex.quote(str(args.out))} in a browser")
+
+
+def _emit(args: argparse.Namespace, rows: Sequence[Any]) -> None:
+    if args.out is not None:
+        append_rows(args.out, list(rows))
+    if args.json:
+        for row in rows:
+            print(json.dumps(asdict(row)))

@@ -1,0 +1,132 @@
+"""Measurements as tables on the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.accuracy import AccuracyRow
+from benchmarks.intervals import Rate
+from benchmarks.latency import LatencyRow, StageRow
+
+
+def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
+    """One column per flight; shares with their Wilson 95 % interval."""
+    what = "drone position" if rows[0].score == "drone" else "look point"
+    table = Table(title=f"Accuracy of the {what}, over all frames (95 % interval)", title_style="")
+    table.add_column("")
+    for row in rows:
+        table.add_column(row.flight, justify="right")
+    for name, cells in accuracy_lines(rows):
+        table.add_row(name, *cells)
+    Console(soft_wrap=False).print(table)
+
+
+def accuracy_lines(rows: Sequence[AccuracyRow]) -> list[tuple[str, list[str]]]:
+    """(name, one text per row) of every metric, in reading order."""
+    false_m = f"{rows[0].false_fix_m:g} m"
+    lines = [
+        ("frames", [str(row.frames) for row in rows]),
+        ("median error", [metres(row.median_error_m) for row in rows]),
+        ("95th percentile error", [metres(row.p95_error_m) for row in rows]),
+        ("largest error", [metres(row.max_error_m) for row in rows]),
+    ]
+    lines += [
+        (f"within {distance} m", [share(row.success[distance]) for row in rows])
+        for distance in rows[0].success
+    ]
+    lines += [
+        ("answered", [share(row.answered) for row in rows]),
+        ("abstained", [share(row.abstained) for row in rows]),
+        ("lost", [share(row.lost) for row in rows]),
+        ("dead reckoning", [share(row.degraded) for row in rows]),
+        ("not in the log", [share(row.missing) for row in rows]),
+        (f"false fixes (> {false_m})", [counted(row.false_fixes) for row in rows]),
+        ("first answer after", [seconds(row.first_ok_s) for row in rows]),
+        ("errors within the 68 % radius", [_share_or_dash(row.within_68) for row in rows]),
+        ("errors within the 95 % radius", [_share_or_dash(row.within_95) for row in rows]),
+    ]
+    return lines
+
+
+def print_latency(rows: Sequence[LatencyRow]) -> None:
+    """One line per backend, precision and batch."""
+    table = Table(title="Backend: host uint8 in to host float32 out, ms per call", title_style="")
+    for name in ("backend", "provider", "precision", "batch", "n"):
+        table.add_column(name, no_wrap=name == "precision")
+    for name in ("p50", "p90", "p99", "max", "first"):
+        table.add_column(name, justify="right", no_wrap=True)
+    notes = list(dict.fromkeys(r.note for r in rows if r.note))
+    for r in rows:
+        times = (r.p50_ms, r.p90_ms, r.p99_ms, r.max_ms, r.first_ms)
+        table.add_row(
+            r.backend,
+            r.provider.removesuffix("ExecutionProvider"),
+            r.precision + "*" * (notes.index(r.note) + 1 if r.note else 0),
+            str(r.batch),
+            str(r.timed_calls),
+            *(milliseconds(t) for t in times),
+        )
+    Console().print(table)
+    for k, note in enumerate(notes, start=1):
+        print(f"{'*' * k} {note}")
+    print(f"{rows[0].device}, {rows[0].library}, {rows[0].threads} threads")
+
+
+def print_stages(rows: Sequence[StageRow]) -> None:
+    """One line per flight and stage."""
+    table = Table(title="Stages of a frame, ms", title_style="")
+    for name in ("flight", "stage", "n"):
+        table.add_column(name)
+    for name in ("p50", "p90", "p99", "max"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rows:
+        times = (r.p50_ms, r.p90_ms, r.p99_ms, r.max_ms)
+        table.add_row(r.flight, r.stage, str(r.frames), *(milliseconds(t) for t in times))
+    Console().print(table)
+
+
+def metres(value: float | None) -> str:
+    """A distance with a sensible number of digits."""
+    if value is None:
+        return "-"
+    return (
+        f"{value:.2f} m" if value < 10 else f"{value:.1f} m" if value < 100 else f"{value:,.0f} m"
+    )
+
+
+def milliseconds(value: float) -> str:
+    """A duration with a sensible number of digits, without its unit."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration of flight."""
+    return "never" if value is None else f"{value:.1f} s"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage; only 0 and 1 themselves become 0 % and 100 %."""
+    if 0 < value < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= value < 1:
+        return ">99.9 %"
+    return f"{100 * value:.1f} %"
+
+
+def share(value: Rate) -> str:
+    """A rate with its interval."""
+    if value.share is None:
+        return "-"
+    return f"{percent(value.share)} ({100 * value.low:.0f}-{100 * value.high:.0f})"
+
+
+def counted(value: Rate) -> str:
+    """A rare event: count, trials, and the upper end of the interval."""
+    if value.share is None:
+        return "-"
+    return f"{value.count} of {value.n} (at most {100 * value.high:.1f} %)"
+
+
+def _share_or_dash(value: Rate | None) -> str:
+    return "-" if value is None else share(value)
