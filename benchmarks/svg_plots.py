@@ -1,0 +1,289 @@
+"""Plots as SVG text: small, sharp on any screen, coloured by the page's style sheet.
+
+Every function returns one `<svg>` with a title and a description for readers who cannot see it.
+Colours are CSS classes (`s-ok`, `s-abstain`, `c0`...), so light and dark follow the page. Marks are
+zero-length strokes that do not scale, so they stay visible when a figure shrinks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple
+
+FONT_PX = 13
+"""Size of labels at the width a figure is drawn for."""
+
+
+class Curve(NamedTuple):
+    """A named line."""
+
+    name: str
+    css: str
+    """CSS class of its colour."""
+    points: Sequence[tuple[float, float]]
+
+
+class Mark(NamedTuple):
+    """One frame in a plot over time."""
+
+    t_s: float
+    error_m: float | None
+    """None where there is nothing to draw but the status."""
+    radius_95_m: float | None
+    """95 % radius that the record claims."""
+    css: str
+    """CSS class of its status."""
+
+
+class StackedBar(NamedTuple):
+    """A bar made of parts."""
+
+    label: str
+    parts: Sequence[tuple[str, float]]
+    """(CSS class, length), in order."""
+    text: str
+    """Written at its end."""
+
+
+class Observed(NamedTuple):
+    """How often something held that should hold with some probability."""
+
+    claimed: float
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Maps values to pixels, linearly or by logarithm; values beyond its ends are put on them."""
+
+    low: float
+    high: float
+    start_px: float
+    end_px: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Pixel of a value."""
+        clamped = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(clamped / self.low) / math.log(self.high / self.low)
+        else:
+            share = (clamped - self.low) / ((self.high - self.low) or 1.0)
+        return round(self.start_px + share * (self.end_px - self.start_px), 1)
+
+    def ticks(self, most: int = 6) -> list[float]:
+        """Round values within the axis, at most about `most`."""
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low) - 1e-9), 20)
+            return [10.0**k for k in powers if 10.0**k <= self.high * (1 + 1e-9)]
+        span = (self.high - self.low) or 1.0
+        raw = span / most
+        magnitude = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [k * step for k in range(first, last + 1)]
+
+
+def error_over_time(marks: Sequence[Mark], *, title: str, width_px: int) -> str:
+    """Error of every frame over time on a logarithmic scale, above a strip with every status.
+
+    The band reaches up to the 95 % radius the records claim; lines mark 5, 20 and 50 m.
+    """
+    height, left, right, top, strip = 300, 46, 38, 10, 10
+    bottom = height - 52
+    errors = [m.error_m for m in marks if m.error_m is not None]
+    radii = [m.radius_95_m for m in marks if m.radius_95_m is not None]
+    highest = max([100.0, *(1.3 * e for e in errors), *radii])
+    lowest = min([0.5, *(max(e, 0.05) for e in errors)])
+    low = 10.0 ** math.floor(math.log10(lowest))
+    y = Axis(low=low, high=highest, start_px=bottom, end_px=top, log=True)
+    t0, t1 = min(m.t_s for m in marks), max(m.t_s for m in marks)
+    pad = 0.01 * (t1 - t0) or 1.0
+    x = Axis(low=t0 - pad, high=t1 + pad, start_px=left, end_px=width_px - right)
+    end = x.end_px
+    parts = [_band(marks, x, y)]
+    for value in y.ticks():
+        parts.append(_line("grid", left, y(value), end, y(value)))
+        parts.append(_text(left - 6, y(value) + 4, _number(value), anchor="end"))
+    for value in (5.0, 20.0, 50.0):
+        parts.append(_line("ref", left, y(value), end, y(value)))
+        parts.append(_text(end + 5, y(value) + 4, f"{value:g} m", css="ref-label"))
+    strip_top = bottom + 6
+    step = (end - left) / max(len(marks), 1)
+    cell = max(step + 0.3, 1.5)
+    parts += [
+        f'<rect class="f {m.css}" x="{x(m.t_s) - cell / 2:.1f}" y="{strip_top}" '
+        f'width="{cell:.1f}" height="{strip}"/>'
+        for m in marks
+    ]
+    for css in dict.fromkeys(m.css for m in marks):
+        dots = "".join(
+            f"M{x(m.t_s)} {y(m.error_m)}h0" for m in marks if m.css == css and m.error_m is not None
+        )
+        if dots:
+            parts.append(f'<path class="dots {css}" d="{dots}"/>')
+    for value in x.ticks(8 if width_px > 600 else 4):
+        parts.append(_text(x(value), bottom + 32, _number(value), anchor="middle"))
+    parts.append(_text((left + end) / 2, height - 3, "time, s", anchor="middle"))
+    parts.append(_text(-(top + bottom) / 2, 12, "error, m", anchor="middle", turn=True))
+    kinds = ", ".join(
+        f"{sum(m.css == css for m in marks)} {css.removeprefix('s-')}"
+        for css in dict.fromkeys(m.css for m in marks)
+    )
+    return _svg(width_px, height, title, f"{len(marks)} frames: {kinds}.", parts)
+
+
+def error_distribution(curves: Sequence[Curve], *, title: str, width_px: int = 480) -> str:
+    """Share of all frames that are answered with at most some error; unanswered ones never are.
+
+    Args:
+        curves: (error in metres, share of all frames 0..1), ascending.
+        title: of the figure.
+        width_px: it is drawn for.
+    """
+    height, left, right, top = 320, 48, 14, 10
+    bottom = height - 44
+    ends = [p[0] for c in curves for p in c.points]
+    high = 10.0 ** math.ceil(math.log10(max([100.0, *ends])) - 1e-9)
+    x = Axis(low=0.1, high=high, start_px=left, end_px=width_px - right, log=True)
+    y = Axis(low=0, high=1, start_px=bottom, end_px=top)
+    parts = []
+    for value in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(_line("grid", left, y(value), x.end_px, y(value)))
+        parts.append(_text(left - 6, y(value) + 4, f"{100 * value:.0f} %", anchor="end"))
+    for value in x.ticks():
+        parts.append(_line("grid", x(value), top, x(value), bottom))
+        parts.append(_text(x(value), bottom + 18, _number(value), anchor="middle"))
+    for value in (5.0, 20.0, 50.0):
+        parts.append(_line("ref", x(value), top, x(value), bottom))
+        parts.append(_text(x(value) + 3, bottom - 5, f"{value:g}", css="ref-label"))
+    for curve in curves:
+        path = f"M{x.start_px} {y(0)}"
+        for error, reached in curve.points:
+            path += f"H{x(error)}V{y(reached)}"
+        parts.append(f'<path class="line {curve.css}" d="{path}H{x.end_px}"/>')
+    parts.append(_text((left + x.end_px) / 2, height - 4, "error, m", anchor="middle"))
+    parts.append(_text(-(top + bottom) / 2, 12, "share of all frames", anchor="middle", turn=True))
+    said = " ".join(
+        f"{c.name}: {100 * (c.points[-1][1] if c.points else 0):.0f} % answered." for c in curves
+    )
+    return _svg(width_px, height, title, said, parts)
+
+
+def reliability(observed: Sequence[Observed], *, title: str, width_px: int = 480) -> str:
+    """How often errors lie within each confidence's radius; honest accuracy is the diagonal."""
+    height, left, right, top = 320, 48, 14, 10
+    bottom = height - 44
+    x = Axis(low=0, high=1, start_px=left, end_px=width_px - right)
+    y = Axis(low=0, high=1, start_px=bottom, end_px=top)
+    parts = []
+    for value in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(_line("grid", left, y(value), x.end_px, y(value)))
+        parts.append(_line("grid", x(value), top, x(value), bottom))
+        parts.append(_text(left - 6, y(value) + 4, f"{100 * value:.0f} %", anchor="end"))
+        parts.append(_text(x(value), bottom + 18, f"{100 * value:.0f} %", anchor="middle"))
+    parts.append(_line("ref", x(0), y(0), x(1), y(1)))
+    if observed:
+        upper = [f"{x(o.claimed)} {y(o.high)}" for o in observed]
+        lower = [f"{x(o.claimed)} {y(o.low)}" for o in reversed(observed)]
+        parts.append(f'<path class="band" d="M{"L".join(upper + lower)}Z"/>')
+        line = "L".join(f"{x(o.claimed)} {y(o.share)}" for o in observed)
+        parts.append(f'<path class="line c0" d="M{line}"/>')
+        for o in observed:
+            if round(o.claimed, 2) in (0.68, 0.95):
+                parts.append(f'<path class="dots c0" d="M{x(o.claimed)} {y(o.share)}h0"/>')
+                label = f"{100 * o.claimed:.0f} % → {100 * o.share:.0f} %"
+                above = o.share >= o.claimed
+                shift = (-8.0, -10.0) if above else (-8.0, 20.0)
+                parts.append(
+                    _text(
+                        x(o.claimed) + shift[0],
+                        max(y(o.share) + shift[1], top + 12),
+                        label,
+                        anchor="end",
+                        css="strong",
+                    )
+                )
+    parts.append(_text((left + x.end_px) / 2, height - 4, "claimed confidence", anchor="middle"))
+    parts.append(
+        _text(-(top + bottom) / 2, 12, "errors within its radius", anchor="middle", turn=True)
+    )
+    said = " ".join(
+        f"{100 * o.share:.0f} % of errors lie within the {100 * o.claimed:.0f} % radius."
+        for o in observed
+        if round(o.claimed, 2) in (0.68, 0.95)
+    )
+    return _svg(width_px, height, title, said, parts)
+
+
+def stacked_bars(bars: Sequence[StackedBar], *, title: str, width_px: int = 480) -> str:
+    """Horizontal bars made of parts, on one scale from zero."""
+    row, left, right, top = 40, 48, 74, 4
+    height = top + row * len(bars) + 40
+    longest = max((sum(v for _, v in bar.parts) for bar in bars), default=1.0) or 1.0
+    x = Axis(low=0, high=longest, start_px=left, end_px=width_px - right)
+    bottom = top + row * len(bars)
+    parts = []
+    for value in x.ticks(4):
+        parts.append(_line("grid", x(value), top, x(value), bottom))
+        parts.append(_text(x(value), bottom + 16, _number(value), anchor="middle"))
+    for k, bar in enumerate(bars):
+        y = top + row * k + 7
+        parts.append(_text(left - 8, y + 18, bar.label, anchor="end"))
+        start = 0.0
+        for css, length in bar.parts:
+            parts.append(
+                f'<rect class="f {css}" x="{x(start)}" y="{y}" '
+                f'width="{max(x(start + length) - x(start), 0):.1f}" height="26"/>'
+            )
+            start += length
+        parts.append(_text(x(start) + 7, y + 18, bar.text, css="strong"))
+    parts.append(_text((left + x.end_px) / 2, height - 4, "ms", anchor="middle"))
+    said = " ".join(f"{bar.label}: {bar.text}." for bar in bars)
+    return _svg(width_px, height, title, said, parts)
+
+
+def _band(marks: Sequence[Mark], x: Axis, y: Axis) -> str:
+    """The claimed 95 % radius, one area per run of frames that have one."""
+    runs: list[list[Mark]] = [[]]
+    for mark in marks:
+        if mark.radius_95_m is None:
+            runs.append([])
+        else:
+            runs[-1].append(mark)
+    path = ""
+    for run in runs:
+        if run:
+            top = "L".join(f"{x(m.t_s)} {y(m.radius_95_m or 0)}" for m in run)
+            path += f"M{x(run[0].t_s)} {y.start_px}L{top}L{x(run[-1].t_s)} {y.start_px}Z"
+    return f'<path class="band" d="{path}"/>' if path else ""
+
+
+def _svg(width_px: float, height_px: float, title: str, said: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width_px:g} {height_px:g}" role="img" '
+        f'aria-label="{escape(f"{title}. {said}", quote=True)}" font-size="{FONT_PX}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<path class="{css}" d="M{x1:g} {y1:g}L{x2:g} {y2:g}"/>'
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", css: str = "", turn: bool = False
+) -> str:
+    turned = ' transform="rotate(-90)"' if turn else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}"{turned}>'
+        f"{escape(text)}</text>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:g}"
