@@ -39,7 +39,7 @@ F64 = npt.NDArray[np.float64]
 Paint = Callable[[F64, F64], U8]
 """World pixel coordinates at the finest zoom, each (H, W), to (H, W, 3 or 4) RGB(A)."""
 
-settings.register_profile("skyfix", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("skyfix", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("skyfix")
 
 SPEC = EncoderSpec(

@@ -29,6 +29,12 @@ def write(root: Path, text: str = "first", meta: dict[str, Any] | None = None) -
     return open_artefact(root, "bundle")
 
 
+def write_half(root: Path, failure: type[BaseException]) -> None:
+    with writing_artefact(root, "bundle", {}) as folder:
+        (folder / "half.bin").write_bytes(b"half")
+        raise failure
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = [p for p in folder.rglob("*") if p.is_file()]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
@@ -84,10 +90,8 @@ def test_a_failure_in_the_block_leaves_the_old_folder_and_nothing_else(
 ) -> None:
     write(tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(failure):  # noqa: PT012  (the failing block is the subject)
-        with writing_artefact(tmp_path / "out", "bundle", {}) as folder:
-            (folder / "half.bin").write_bytes(b"half")
-            raise failure
+    with pytest.raises(failure):
+        write_half(tmp_path / "out", failure)
     assert contents(tmp_path / "out") == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
