@@ -33,7 +33,8 @@ class Manifest:
     kind: str
     """Which artefact this is."""
     id: str
-    """First 12 hex digits of a sha256 over the files' digests and `meta`; the same content, the same id."""
+    """First 12 hex digits of a sha256 over the files' digests and `meta`; the same content, the "
+    "same id."""
     meta: dict[str, Any]
     """What the artefact's own module reads: shapes, settings, provenance."""
     files: dict[str, str]
@@ -127,7 +128,10 @@ def read_manifest(
         msg = f"{root} is not a {kind} folder: it has no {MANIFEST}. Make one with: {_maker(kind)}"
         raise error(msg) from cause
     except (OSError, ValueError, KeyError, TypeError) as cause:
-        msg = f"{path} is not a readable manifest ({cause}). Copy the folder again, or make it again with: {_maker(kind)}"
+        msg = (
+            f"{path} is not a readable manifest ({cause}). Copy the folder again, or make it "
+            f"again with: {_maker(kind)}"
+        )
         raise error(msg) from cause
     if manifest.kind != kind:
         msg = (
@@ -135,7 +139,10 @@ def read_manifest(
         )
         raise error(msg)
     if schema != SCHEMA:
-        msg = f"{root} has manifest schema {schema}; this skyfix reads {SCHEMA}. Make it again with: {_maker(kind)}"
+        msg = (
+            f"{root} has manifest schema {schema}; this skyfix reads {SCHEMA}. Make it again "
+            f"with: {_maker(kind)}"
+        )
         raise error(msg)
     return manifest
 
@@ -153,7 +160,10 @@ def open_artefact(
         try:
             found = sha256_of(root / name)
         except OSError as cause:
-            msg = f"{root / name} cannot be read ({cause.strerror}). Copy the {kind} folder again, or make it again with: {_maker(kind)}"
+            msg = (
+                f"{root / name} cannot be read ({cause.strerror}). Copy the {kind} folder again, "
+                f"or make it again with: {_maker(kind)}"
+            )
             raise error(msg) from cause
         if found != expected:
             msg = (

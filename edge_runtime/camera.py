@@ -48,7 +48,8 @@ class Camera:
     mount_roll_deg: float = 0.0
     """Camera roll, degrees."""
     stabilised: bool = True
-    """True: a gimbal keeps pitch and roll relative to the horizon, so the airframe's are ignored."""
+    """True: a gimbal keeps pitch and roll relative to the horizon, so the airframe's are "
+    "ignored."""
 
     def __post_init__(self) -> None:
         """Refuse intrinsics that cannot be a camera's."""
@@ -59,7 +60,10 @@ class Camera:
             msg = f"focal lengths are {self.fx_px}, {self.fy_px} px; both must be positive"
             raise InputError(msg)
         if len(self.distortion) not in (0, 4, 5, 8):
-            msg = f"{len(self.distortion)} distortion coefficients; expected 0, 4, 5 or 8 (OpenCV order)"
+            msg = (
+                f"{len(self.distortion)} distortion coefficients; expected 0, 4, 5 or 8 (OpenCV "
+                "order)"
+            )
             raise InputError(msg)
 
     @classmethod
@@ -81,7 +85,7 @@ class Camera:
 
     @classmethod
     def load(cls, path: Path) -> "Camera":
-        """Read a camera from JSON: either the fields of this class, or `hfov_deg` in place of the focal length.
+        """Read a camera from JSON: the fields of this class, or `hfov_deg` for the focal length.
 
         Raises:
             InputError: unreadable, not JSON, unknown or missing names.
@@ -89,10 +93,16 @@ class Camera:
         try:
             values = json.loads(path.read_text())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            msg = f"camera file {path} cannot be read ({error}); expected JSON with width_px, height_px, hfov_deg"
+            msg = (
+                f"camera file {path} cannot be read ({error}); expected JSON with width_px, "
+                "height_px, hfov_deg"
+            )
             raise InputError(msg) from error
         if not isinstance(values, dict):
-            msg = f"camera file {path} holds a {type(values).__name__}; expected an object with named values"
+            msg = (
+                f"camera file {path} holds a {type(values).__name__}; expected an object with "
+                "named values"
+            )
             raise InputError(msg)
         known = {field.name for field in fields(cls)} | {"hfov_deg"}
         unknown = sorted(set(values) - known)
@@ -104,7 +114,10 @@ class Camera:
         try:
             return cls.from_hfov(**values) if "hfov_deg" in values else cls(**values)
         except TypeError as error:
-            msg = f"camera file {path}: {error}; give width_px, height_px and either hfov_deg or fx_px, fy_px, cx_px, cy_px"
+            msg = (
+                f"camera file {path}: {error}; give width_px, height_px and either hfov_deg or "
+                "fx_px, fy_px, cx_px, cy_px"
+            )
             raise InputError(msg) from error
 
     def to_json(self) -> str:
@@ -122,7 +135,8 @@ class Camera:
         sx, sy = width_px / self.width_px, height_px / self.height_px
         if abs(sx / sy - 1) > 0.02:
             msg = (
-                f"the frame is {width_px}x{height_px} px but the camera file is for {self.width_px}x{self.height_px} px: "
+                f"the frame is {width_px}x{height_px} px but the camera file is for "
+                f"{self.width_px}x{self.height_px} px: "
                 "another aspect ratio means a crop; give the camera file of this mode"
             )
             raise InputError(msg)
@@ -189,7 +203,9 @@ def optical_to_ned(
 
 
 def ground_to_image(camera: Camera, ned_from_optical: F64, height_m: float) -> F64:
-    """(3, 3) homography from flat ground (east, north, 1), metres from the point below the camera, to pixels.
+    """(3, 3) homography from flat ground to pixels.
+
+    Ground points are (east, north, 1), metres from the point below the camera.
 
     Points behind the camera get a negative third coordinate.
     """

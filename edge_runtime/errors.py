@@ -1,12 +1,12 @@
 """Every error skyfix raises on purpose.
 
     SkyfixError                 a mistake the user can mend: one clear line, exit status 2
-    ├── ArtefactError           a checkpoint, bundle or index folder is missing, incomplete or altered
+    ├── ArtefactError           a checkpoint, bundle or index folder is missing or altered
     │   ├── BundleError
     │   └── IndexFolderError    (also: made by another encoder than the bundle's)
     ├── BackendError            an inference library is missing or cannot run the encoder here
     ├── ImageryError            satellite imagery without georeference, empty, or unreadable
-    ├── InputError              a frame, telemetry row, camera file or option is wrong (a ValueError too)
+    ├── InputError              a frame, telemetry, camera file or option is wrong (ValueError too)
     └── GateError               an exported encoder answers differently from the trained one
 
 Messages say what was seen, what was expected and what to do, in this order.

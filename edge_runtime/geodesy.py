@@ -78,7 +78,7 @@ def enu_offset_m(
     lat_deg: npt.ArrayLike,
     lon_deg: npt.ArrayLike,
 ) -> EastNorth:
-    """East and north of points as seen from an origin, metres, the short way round the antimeridian.
+    """East and north of points as seen from an origin, metres, the short way round the globe.
 
     All arguments broadcast. Radii are taken at the mean latitude of the two points, which makes
     the offset antisymmetric: from A to B is exactly minus from B to A.

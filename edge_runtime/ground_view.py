@@ -194,7 +194,9 @@ def _sample(frame: U8, camera: Camera, patch_to_image: F64, size_px: int) -> tup
         & (maps[..., 1] <= height - 1)
     )
     mask = np.where(inside, 255, 0).astype(np.uint8)
-    image = cv2.remap(frame, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = cv2.remap(
+        frame, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     if not inside.all() and inside.any():
         image[~inside] = image[inside].mean(axis=0).round().astype(np.uint8)
     assert image.shape[:2] == size

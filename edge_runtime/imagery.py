@@ -116,7 +116,7 @@ class ImageryStore:
         y1 = math.ceil(top + size_m * px_per_m_y) + 2
         mosaic = self._mosaic(zoom, x0, y0, x1, y1)
         scale_x, scale_y = step_m * px_per_m_x, step_m * px_per_m_y
-        # Pixel centres: patch column c lies at left + (c + 0.5) * scale; mosaic pixel j at x0 + j + 0.5.
+        # Pixel centres: patch column c at left + (c + 0.5) * scale, mosaic pixel j at x0 + j + 0.5.
         to_mosaic = np.array(
             [
                 [scale_x, 0.0, left - x0 + scale_x / 2 - 0.5],

@@ -1,4 +1,7 @@
-"""Sparse matching of a ground view against imagery by OpenCV's SIFT, for metres and a second opinion."""
+"""Sparse matching of a ground view against imagery by OpenCV's SIFT.
+
+Gives metres where the imagery is sharp, and a second opinion on the dense match.
+"""
 
 from typing import NamedTuple
 
@@ -38,7 +41,7 @@ class FeatureMatcher:
     """Keeps one SIFT detector. Not thread-safe; one per thread."""
 
     def __init__(self) -> None:
-        self._sift = cv2.SIFT_create(nfeatures=_MAX_FEATURES, contrastThreshold=0.02)
+        self._sift = cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=0.02)
 
     def match(self, view: GreyPatch, imagery: GreyPatch, *, reach_px: float) -> FeatureMatch | None:
         """Match two patches that are already aligned to within `reach_px`.

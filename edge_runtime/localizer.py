@@ -1,8 +1,8 @@
 """Frame and state in, fix out: the stages of one frame, in order and within their deadline.
 
-    from edge_runtime import Localizer
-    localizer = Localizer.open("bundle", "index", Camera.load(Path("camera.json")))
-    fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
+from edge_runtime import Localizer
+localizer = Localizer.open("bundle", "index", Camera.load(Path("camera.json")))
+fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 """
 
 import math

@@ -5,6 +5,7 @@ thing left to do outside is the resize, and this is the only function that does 
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ class EncoderSpec:
         return sha256_of_json(value)
 
 
-def spec_from_json(value: dict[str, object]) -> EncoderSpec:
+def spec_from_json(value: dict[str, Any]) -> EncoderSpec:
     """Inverse of `dataclasses.asdict` after a trip through JSON.
 
     Raises:
@@ -68,8 +69,8 @@ def spec_from_json(value: dict[str, object]) -> EncoderSpec:
     try:
         values = dict(value)
         for name in ("mean", "std"):
-            values[name] = tuple(values[name])  # type: ignore[call-overload]
-        return EncoderSpec(**values)  # type: ignore[arg-type]
+            values[name] = tuple(values[name])
+        return EncoderSpec(**values)
     except (KeyError, TypeError) as error:
         msg = f"not an encoder description ({error}); was it written by another version of skyfix?"
         raise InputError(msg) from error

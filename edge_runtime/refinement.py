@@ -90,7 +90,8 @@ class Match:
     reprojection_px: float
     """Root mean square error of these features, NaN without them."""
     log_evidence: float
-    """Logarithm of how much more likely this agreement is at the right place than at a wrong one."""
+    """Logarithm of how much more likely this agreement is at the right place than at a wrong "
+    "one."""
     sigma_m: float
     """1-sigma error of the match itself, without the attitude's share."""
 
@@ -143,14 +144,10 @@ class Refiner:
         coarse = _halved(_grey(view.image, view.mask))
         size_px = round(size_m / COARSE_GSD_M)
         window_px = size_px + 2 * round(REACH_M / COARSE_GSD_M)
-        windows = [
-            self._window(c.lat_deg, c.lon_deg, window_px, COARSE_GSD_M) for c in group
-        ]
+        windows = [self._window(c.lat_deg, c.lon_deg, window_px, COARSE_GSD_M) for c in group]
         warps = search.warps()
         peaks = correlate(coarse, windows, warps, size_px=size_px, gsd_m=COARSE_GSD_M)
-        return [
-            self._match(view, number, group[p.window], p, COARSE_GSD_M) for p in peaks
-        ]
+        return [self._match(view, number, group[p.window], p, COARSE_GSD_M) for p in peaks]
 
     def _refine_fine(self, view: GroundView, match: Match, size_m: float) -> Match:
         """Repeat a coarse match at the fine resolution and ask local features."""
@@ -193,9 +190,7 @@ class Refiner:
             return match
         peak = Peak(
             window=0,
-            warp=Warp(
-                yaw_deg=nominal.yaw_deg + found.yaw_deg, scale=nominal.scale * found.scale
-            ),
+            warp=Warp(yaw_deg=nominal.yaw_deg + found.yaw_deg, scale=nominal.scale * found.scale),
             row=found.row,
             column=found.column,
             ncc=match.ncc,

@@ -55,14 +55,16 @@ def inspect(path: Path) -> ImagerySource:
         with rasterio.open(path) as source:
             if source.crs is None or source.transform.is_identity:
                 msg = (
-                    f"{path} has no georeference (CRS and transform); expected a GeoTIFF or another "
+                    f"{path} has no georeference (CRS and transform); expected a GeoTIFF or "
+                    "another "
                     "raster with both. Add them with: gdal_translate -a_srs … -a_ullr …"
                 )
                 raise ImageryError(msg)
             if set(source.dtypes) != {"uint8"} or source.count not in (1, 2, 3, 4):
                 msg = (
                     f"{path} has {source.count} bands of {sorted(set(source.dtypes))}; "
-                    "expected 1 to 4 bands of uint8. Convert it with: gdal_translate -ot Byte -scale"
+                    "expected 1 to 4 bands of uint8. Convert it with: gdal_translate -ot Byte "
+                    "-scale"
                 )
                 raise ImageryError(msg)
             west, south, east, north = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
@@ -80,7 +82,9 @@ def inspect(path: Path) -> ImagerySource:
                 bounds=Bounds(south, west, north, east),
             )
     except RasterioError as error:
-        msg = f"{path} cannot be read as satellite imagery ({error}); expected a georeferenced raster"
+        msg = (
+            f"{path} cannot be read as satellite imagery ({error}); expected a georeferenced raster"
+        )
         raise ImageryError(msg) from error
 
 

@@ -79,13 +79,17 @@ class SatelliteIndex:
             self.tiles = np.load(root / TILES, mmap_mode="r", allow_pickle=False)
             self.embeddings = np.load(root / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
             self.centre = np.load(root / CENTRE, allow_pickle=False)
-            self._graph = Index.restore(str(root / VECTORS), view=True)
+            graph = Index.restore(str(root / VECTORS), view=True)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            msg = f"{root} cannot be opened as an index ({error}). Make it again: python -m export index"
+            msg = (
+                f"{root} cannot be opened as an index ({error}). Make it again: python -m export "
+                "index"
+            )
             raise IndexFolderError(msg) from error
-        if self._graph is None or not len(self.tiles) == len(self.embeddings) == len(self._graph):
+        if graph is None or not len(self.tiles) == len(self.embeddings) == len(graph):
             msg = f"{root} has parts of different length. Make it again: python -m export index"
             raise IndexFolderError(msg)
+        self._graph = graph
         self.imagery = ImageryStore(root / IMAGERY)
 
     @classmethod

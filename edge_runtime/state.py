@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -108,10 +108,16 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
         msg = f"telemetry {path} has no rows; expected one row a frame below the header"
         raise InputError(msg)
     if "filename" not in columns and "t_s" not in columns:
-        msg = f"telemetry {path} has columns {header}; expected filename or t_s to say which frame a row is for"
+        msg = (
+            f"telemetry {path} has columns {header}; expected filename or t_s to say which frame "
+            "a row is for"
+        )
         raise InputError(msg)
     if not {"height_m", "yaw_deg"} & set(columns):
-        msg = f"telemetry {path} has columns {header}; expected height_m (above ground) and yaw_deg, at least one of them"
+        msg = (
+            f"telemetry {path} has columns {header}; expected height_m (above ground) and "
+            "yaw_deg, at least one of them"
+        )
         raise InputError(msg)
     _check_positions(path, header, raw)
     states: list[VehicleState] = []
@@ -141,7 +147,10 @@ def _number(path: Path, line: int, column: str, text: str | None) -> float | Non
     try:
         value = float(text)
     except ValueError as error:
-        msg = f"telemetry {path} line {line}: {column} is {text!r}; expected a number or an empty cell"
+        msg = (
+            f"telemetry {path} line {line}: {column} is {text!r}; expected a number or an empty "
+            "cell"
+        )
         raise InputError(msg) from error
     return value if math.isfinite(value) else None
 
@@ -150,7 +159,10 @@ def _moment(path: Path, line: int, text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.strip())
     except ValueError as error:
-        msg = f"telemetry {path} line {line}: time is {text!r}; expected ISO 8601, as 2024-10-30T10:05:15"
+        msg = (
+            f"telemetry {path} line {line}: time is {text!r}; expected ISO 8601, as "
+            "2024-10-30T10:05:15"
+        )
         raise InputError(msg) from error
 
 
@@ -171,12 +183,14 @@ def _check_positions(path: Path, header: list[str], rows: list[dict[str, str]]) 
 
 
 def _without_unrecorded_gimbal(states: list[VehicleState]) -> list[VehicleState]:
-    from dataclasses import replace
-
-    def all_zero(name: str) -> bool:
-        return all(getattr(state, name) in (0.0, None) for state in states)
-
-    if all(all_zero(n) for n in ("gimbal_yaw_deg", "gimbal_pitch_deg", "gimbal_roll_deg")):
-        nothing = {"gimbal_yaw_deg": None, "gimbal_pitch_deg": None, "gimbal_roll_deg": None}
-        return [replace(state, **nothing) for state in states]
-    return states
+    angles = [
+        angle
+        for state in states
+        for angle in (state.gimbal_yaw_deg, state.gimbal_pitch_deg, state.gimbal_roll_deg)
+    ]
+    if any(angle not in (0.0, None) for angle in angles):
+        return states
+    return [
+        replace(state, gimbal_yaw_deg=None, gimbal_pitch_deg=None, gimbal_roll_deg=None)
+        for state in states
+    ]

@@ -1,0 +1,1 @@
+"""Ships: checkpoints to bundles, imagery to satellite indexes."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -56,11 +57,14 @@ def export_bundle(
     images = probe_images(probe_paths, opened.encoder.spec)
     with torch.inference_mode():
         reference = np.concatenate(
-            [opened.encoder(torch.from_numpy(images[k : k + 8])).numpy() for k in range(0, len(images), 8)]
+            [
+                opened.encoder(torch.from_numpy(images[k : k + 8])).numpy()
+                for k in range(0, len(images), 8)
+            ]
         )
     shipped: dict[Precision, GateReport] = {}
     refused: dict[Precision, str] = {}
-    meta = {
+    meta: dict[str, Any] = {
         "encoder": asdict(opened.encoder.spec),
         "weights_sha256": opened.weights_sha256,
         "preprocessing_sha256": opened.encoder.spec.preprocessing_hash(),

@@ -1,5 +1,7 @@
-"""Gates an exported encoder must pass before it ships, in order: finite, not constant, cosine,
-same nearest neighbours. (Structure is checked where the file is written.)
+"""Gates an exported encoder must pass before it ships.
+
+In order: finite, not constant, cosine to the trained encoder, same nearest neighbours. (Structure
+is checked where the file is written.)
 
 A NaN or a constant embedding fails every gate: comparisons are written so that NaN is a failure
 and ranks count ties as misses.
@@ -54,7 +56,9 @@ def run_gates(found: F32, reference: F32, precision: Precision) -> GateReport:
         GateError: the first gate that fails, with the measured value and the limit.
     """
     if found.shape != reference.shape or len(found) < 4:
-        msg = f"{precision}: embeddings {found.shape}, reference {reference.shape}; need >= 4 probes"
+        msg = (
+            f"{precision}: embeddings {found.shape}, reference {reference.shape}; need >= 4 probes"
+        )
         raise GateError(msg)
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found).all(axis=1)).sum())
@@ -62,7 +66,9 @@ def run_gates(found: F32, reference: F32, precision: Precision) -> GateReport:
         raise GateError(msg)
     spread = float(np.ptp(found, axis=0).max())
     if not spread >= MIN_SPREAD:
-        msg = f"{precision}: embeddings of different probes differ by at most {spread:.1e}: constant"
+        msg = (
+            f"{precision}: embeddings of different probes differ by at most {spread:.1e}: constant"
+        )
         raise GateError(msg)
     cosine = np.sum(found * reference, axis=1)
     limit = PROBE_MIN_COSINE[precision]

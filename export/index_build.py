@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from usearch.index import Index
@@ -17,6 +18,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import Bounds, ImageryStore
+from edge_runtime.satellite_imagery import Progress, write_mbtiles
 from edge_runtime.satellite_index import (
     CENTRE,
     EMBEDDINGS,
@@ -28,7 +30,6 @@ from edge_runtime.satellite_index import (
     centred,
     hilbert_order,
 )
-from edge_runtime.satellite_imagery import Progress, write_mbtiles
 
 MIN_TILE_COVERAGE = 0.9
 """Tiles with less imagery than this are left out."""
@@ -72,7 +73,7 @@ def build_index(
     if spec.height_px != spec.width_px:
         msg = f"encoder input is {spec.height_px}x{spec.width_px} px; an index needs a square one"
         raise InputError(msg)
-    meta = {
+    meta: dict[str, Any] = {
         "level": asdict(TileLevel(size_m=size_m, stride_m=stride_m)),
         "weights_sha256": bundle.weights_sha256,
         "preprocessing_sha256": spec.preprocessing_hash(),
@@ -88,12 +89,15 @@ def build_index(
         ]
         store = ImageryStore(folder / IMAGERY)
         try:
-            tiles, embeddings = _embed_tiles(store, backend, spec.width_px, size_m, stride_m, progress)
+            tiles, embeddings = _embed_tiles(
+                store, backend, spec.width_px, size_m, stride_m, progress
+            )
         finally:
             store.close()
         if len(tiles) == 0:
             msg = (
-                f"no {size_m:.0f} m tile fits on the imagery with {MIN_TILE_COVERAGE:.0%} coverage; "
+                f"no {size_m:.0f} m tile fits on the imagery with {MIN_TILE_COVERAGE:.0%} "
+                "coverage; "
                 "give more imagery or a smaller --tile-m"
             )
             raise ImageryError(msg)

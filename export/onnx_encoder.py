@@ -107,7 +107,10 @@ def check_structure(path: Path) -> None:
         msg = f"{path.name}: inputs {inputs}, outputs {outputs}; expected images and embeddings"
         raise GateError(msg)
     if inputs[0][1] != "UINT8" or outputs[0][1] != "FLOAT":
-        msg = f"{path.name}: images are {inputs[0][1]} and embeddings {outputs[0][1]}; expected UINT8 and FLOAT"
+        msg = (
+            f"{path.name}: images are {inputs[0][1]} and embeddings {outputs[0][1]}; expected "
+            "UINT8 and FLOAT"
+        )
         raise GateError(msg)
     foreign = sorted({n.domain for n in model.graph.node} - {"", "ai.onnx"})
     if foreign:

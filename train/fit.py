@@ -91,9 +91,10 @@ def fit(
         ),
     )
     history: list[dict[str, Any]] = []
+    chooser = _NeighbourSampler(encoder, pairs, config, rng)
     for epoch in range(config.epochs):
         started, losses = time.perf_counter(), []
-        batches, sampler = _epoch_batches(encoder, pairs, config, epoch, rng)
+        batches, sampler = chooser.epoch(epoch)
         for rows in batches:
             photos, tiles = augmentation.batch(pairs, rows, rng)
             images = torch.from_numpy(np.concatenate([photos, tiles])).to(device)
@@ -146,28 +147,35 @@ def warmup_then_cosine(step: int, *, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
-def _epoch_batches(
-    encoder: Encoder, pairs: Pairs, config: TrainConfig, epoch: int, rng: np.random.Generator
-) -> tuple[Iterator[I64], str]:
-    """This epoch's batches and the name of what chose them."""
-    refreshed = epoch // config.refresh_epochs * config.refresh_epochs
-    if config.sampling in ("similarity", "both") and refreshed > 0:
-        if epoch == refreshed:
-            photos, tiles = embed_pairs(encoder, pairs)
-            encoder.train()
-            _TABLES[id(pairs)] = similarity_neighbours(photos, tiles, config.neighbours)
-        table, name = _TABLES[id(pairs)], f"similarity of epoch {refreshed}"
-    elif config.sampling in ("gps", "both"):
-        table, name = gps_neighbours(pairs.lat_deg, pairs.lon_deg, config.neighbours), "gps"
-    else:
-        return random_batches(len(pairs), batch_size=config.batch_size, rng=rng), "random"
-    batches = hard_negative_batches(
-        table, batch_size=config.batch_size, select=config.select, rng=rng
-    )
-    return batches, name
+class _NeighbourSampler:
+    """Chooses each epoch's batches and keeps the neighbour table between refreshes."""
 
+    def __init__(
+        self, encoder: Encoder, pairs: Pairs, config: TrainConfig, rng: np.random.Generator
+    ) -> None:
+        self._encoder, self._pairs, self._config, self._rng = encoder, pairs, config, rng
+        self._table: I64 | None = None
+        self._name = "chance"
+        if config.sampling in ("gps", "both"):
+            self._table = gps_neighbours(pairs.lat_deg, pairs.lon_deg, config.neighbours)
+            self._name = "distance on the ground"
 
-_TABLES: dict[int, I64] = {}
+    def epoch(self, epoch: int) -> tuple[Iterator[I64], str]:
+        """An epoch's batches and the name of what chose them."""
+        config = self._config
+        learned = config.sampling in ("similarity", "both")
+        if learned and epoch > 0 and epoch % config.refresh_epochs == 0:
+            photos, tiles = embed_pairs(self._encoder, self._pairs)
+            self._encoder.train()
+            self._table = similarity_neighbours(photos, tiles, config.neighbours)
+            self._name = f"similarity after epoch {epoch}"
+        if self._table is None:
+            batches = random_batches(len(self._pairs), batch_size=config.batch_size, rng=self._rng)
+        else:
+            batches = hard_negative_batches(
+                self._table, batch_size=config.batch_size, select=config.select, rng=self._rng
+            )
+        return batches, self._name
 
 
 @torch.inference_mode()

@@ -83,4 +83,4 @@ def _without_self(found: I64, k: int) -> I64:
     """Drop each row's own index, which coinciding points may have pushed off first place."""
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(found), k)
+    return np.asarray(found[~own].reshape(len(found), k), np.int64)

@@ -8,7 +8,7 @@ view's centre is.
 import csv
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.camera import Camera
+from edge_runtime.camera import Camera, optical_to_ned
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import check_lat_lon, move_lat_lon
 from edge_runtime.ground_view import ViewHypothesis, ground_view
@@ -49,6 +49,16 @@ class Pairs:
     def __len__(self) -> int:
         """Number of pairs P."""
         return len(self.photos)
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Pairs of several sets as one."""
+    return Pairs(
+        photos=np.concatenate([part.photos for part in parts]),
+        tiles=np.concatenate([part.tiles for part in parts]),
+        lat_deg=np.concatenate([part.lat_deg for part in parts]),
+        lon_deg=np.concatenate([part.lon_deg for part in parts]),
+    )
 
 
 def load_pairs(
@@ -184,8 +194,6 @@ def _view(
 
 
 def _true_look_m(camera: Camera, true: TruePose) -> tuple[float, float]:
-    from edge_runtime.camera import optical_to_ned
-
     axis = optical_to_ned(
         camera, yaw_deg=true.yaw_deg, pitch_deg=true.pitch_deg, roll_deg=true.roll_deg
     )[:, 2]
@@ -216,7 +224,9 @@ def world_folders(world: Path, part: str) -> list[PhotoFolder]:
     try:
         json.loads((world / "world.json").read_text())
     except (OSError, ValueError) as error:
-        msg = f"{world} is not a world folder ({error}). Make one with: python -m train world {world}"
+        msg = (
+            f"{world} is not a world folder ({error}). Make one with: python -m train world {world}"
+        )
         raise InputError(msg) from error
     if part == "train":
         sets = [(base / "photos", base)]

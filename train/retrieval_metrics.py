@@ -51,7 +51,9 @@ def blocked_ranks(queries: F32, gallery: F32, is_match: I64) -> I64:
         msg = "an embedding is not finite, which would make every rank perfect; check the training"
         raise InputError(msg)
     if queries.shape[1:] != gallery.shape[1:] or is_match.shape != queries.shape[:1]:
-        msg = f"queries {queries.shape}, gallery {gallery.shape}, matches {is_match.shape} do not fit"
+        msg = (
+            f"queries {queries.shape}, gallery {gallery.shape}, matches {is_match.shape} do not fit"
+        )
         raise InputError(msg)
     ranks = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), _BLOCK):

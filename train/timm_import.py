@@ -27,8 +27,8 @@ def _declare_missing_operators() -> list[torch.library.Library]:
     except RuntimeError:
         libraries = []
         for _, schema in _SCHEMAS:
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(schema)
+            library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            library.define(schema)  # type: ignore[no-untyped-call]
             libraries.append(library)
         import sys
 

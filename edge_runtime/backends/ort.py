@@ -71,12 +71,15 @@ class OrtBackend:
             self._session = onnxruntime.InferenceSession(
                 str(path), sess_options=options, providers=[provider]
             )
-        except Exception as error:  # noqa: BLE001  (ONNX Runtime raises its own many kinds)
+        except Exception as error:
             msg = f"ONNX Runtime cannot run {path} on {provider}: {str(error).splitlines()[0]}"
             raise BackendError(msg) from error
         really = self._session.get_providers()[0]
         if really != provider:
-            msg = f"{provider} was asked for and ONNX Runtime fell back to {really}; see skyfix doctor"
+            msg = (
+                f"{provider} was asked for and ONNX Runtime fell back to {really}; see skyfix "
+                "doctor"
+            )
             raise BackendError(msg)
         self.info = BackendInfo(
             name="ort-cuda" if cuda else "ort-cpu",

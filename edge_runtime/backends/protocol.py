@@ -121,7 +121,8 @@ def check_probes(bundle: Bundle, backend: Backend) -> float:
     lowest = float(np.min(np.sum(found * reference, axis=1)))
     if not lowest >= limit:
         msg = (
-            f"{where} differs from the trained encoder on the probes of {bundle.root}: lowest cosine "
+            f"{where} differs from the trained encoder on the probes of {bundle.root}: lowest "
+            "cosine "
             f"{lowest:.5f}, expected at least {limit}. Use another backend or precision"
         )
         raise BackendError(msg)

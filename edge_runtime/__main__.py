@@ -1,0 +1,7 @@
+"""Entry point of `python -m edge_runtime`, the same as `skyfix`."""
+
+import sys
+
+from edge_runtime.cli import main
+
+sys.exit(main())

@@ -1,0 +1,217 @@
+"""The command `skyfix`. Heavy modules load inside the commands, so help is instant."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import SkyfixError
+
+_BACKENDS = ("auto", "ort-cpu", "ort-cuda")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn deliberate errors into exit status 2."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except SkyfixError as error:
+        print(f"skyfix: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("skyfix: stopped; the log holds every finished frame", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="skyfix",
+        description="Where is the drone? Matches what its camera sees against satellite imagery "
+        "carried on board, without GNSS.",
+        epilog="Start with: skyfix doctor",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shown: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+
+    run = commands.add_parser("run", help="localise the frames of a folder or video", **shown)
+    run.add_argument("--bundle", type=Path, required=True, help="encoder folder")
+    run.add_argument("--index", type=Path, required=True, help="satellite index folder")
+    run.add_argument("--source", type=Path, required=True, help="folder of photographs, or video")
+    run.add_argument(
+        "--telemetry",
+        type=Path,
+        required=True,
+        help="CSV with filename or t_s, and height_m, yaw_deg, pitch_deg, roll_deg, "
+        "velocity_east_mps, velocity_north_mps as far as known",
+    )
+    run.add_argument(
+        "--camera",
+        type=Path,
+        required=True,
+        help="JSON: width_px, height_px, hfov_deg (or fx_px, fy_px, cx_px, cy_px, distortion), "
+        "mount_pitch_deg (-90 looks down), stabilised",
+    )
+    run.add_argument("--out", type=Path, default=Path("fixes.jsonl"), help="log to write")
+    run.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs the encoder")
+    run.add_argument("--threads", type=int, help="CPU threads of the encoder; all by default")
+    run.add_argument(
+        "--start",
+        type=float,
+        nargs=3,
+        metavar=("LAT", "LON", "SIGMA_M"),
+        help="position prior in degrees with its 1-sigma error in metres; none by default",
+    )
+    run.add_argument("--yaw-sigma-deg", type=float, default=5.0, help="1-sigma of the heading")
+    run.add_argument(
+        "--height-range-m",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="heights above ground to search when the telemetry has none",
+    )
+    run.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="telemetry columns to leave out, as yaw_deg",
+    )
+    run.add_argument("--deadline-ms", type=float, help="time a frame may take; work is shed")
+    run.add_argument("--rate-hz", type=float, help="frames per second to keep of a video")
+    run.set_defaults(run=_run)
+
+    replay = commands.add_parser(
+        "replay", help="run a log's frames again and compare every fix", **shown
+    )
+    replay.add_argument("log", type=Path, help="log written by skyfix run")
+    replay.set_defaults(run=_replay)
+
+    bundle = commands.add_parser("bundle", help="look at an encoder bundle")
+    bundle_commands = bundle.add_subparsers(required=True, metavar="COMMAND")
+    verify = bundle_commands.add_parser(
+        "verify", help="check every file, and the probes on a backend", **shown
+    )
+    verify.add_argument("bundle", type=Path, help="encoder folder")
+    verify.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs it")
+    verify.set_defaults(run=_bundle_verify)
+
+    index = commands.add_parser("index", help="look at a satellite index")
+    index_commands = index.add_subparsers(required=True, metavar="COMMAND")
+    info = index_commands.add_parser("info", help="what an index holds, verified", **shown)
+    info.add_argument("index", type=Path, help="satellite index folder")
+    info.add_argument("--json", action="store_true", help="for programs")
+    info.set_defaults(run=_index_info)
+
+    doctor = commands.add_parser("doctor", help="what works on this machine", **shown)
+    doctor.add_argument("--bundle", type=Path, help="also check this encoder folder")
+    doctor.add_argument("--index", type=Path, help="also check this index against the bundle")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge_runtime.flight_log import RunSettings
+    from edge_runtime.run import TerminalProgress, run
+
+    options: dict[str, Any] = {"yaw_sigma_deg": args.yaw_sigma_deg}
+    for name in ("start", "height_range_m", "deadline_ms", "rate_hz", "threads", "ignore"):
+        if getattr(args, name):
+            options[name] = getattr(args, name)
+    settings = RunSettings(
+        source=str(args.source.resolve()),
+        telemetry=str(args.telemetry.resolve()),
+        camera=str(args.camera.resolve()),
+        bundle=str(args.bundle.resolve()),
+        index=str(args.index.resolve()),
+        backend=args.backend,
+        options=options,
+    )
+    summary = run(settings, args.out, watch=TerminalProgress())
+    print(
+        f"{summary.frames} frames: {summary.ok} OK, {summary.degraded} degraded, "
+        f"{summary.abstained} abstained, {summary.lost} lost; median {summary.median_ms:.0f} ms "
+        f"a frame on {summary.provider}."
+    )
+    if summary.left_out:
+        print(f"{summary.left_out} photographs have no row of telemetry and were left out.")
+    print(f"Log written to {args.out}. Next: skyfix replay {args.out}")
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from edge_runtime.run import TerminalProgress, replay
+
+    summary = replay(args.log, watch=TerminalProgress())
+    if summary.different:
+        for line in summary.different[:20]:
+            print(line)
+        print(f"{len(summary.different)} of {summary.frames} frames came out otherwise.")
+        return 1
+    print(f"{summary.frames} frames, every fix the same.")
+    return 0
+
+
+def _bundle_verify(args: argparse.Namespace) -> int:
+    from edge_runtime.backends.protocol import check_probes, open_backend
+    from edge_runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    print(f"{args.bundle}: {bundle.id}, {bundle.spec.architecture}, every file as it was written")
+    for precision in sorted(bundle.precisions):
+        backend = open_backend(bundle, args.backend, precision=precision)
+        cosine = check_probes(bundle, backend)
+        print(f"{precision} on {backend.info.provider}: lowest probe cosine {cosine:.6f}")
+        backend.close()
+    return 0
+
+
+def _index_info(args: argparse.Namespace) -> int:
+    import json
+
+    from edge_runtime.satellite_index import SatelliteIndex
+
+    index = SatelliteIndex.open(args.index)
+    bounds = index.imagery.bounds
+    size_mb = sum(f.stat().st_size for f in args.index.iterdir()) / 1e6
+    values = {
+        "id": index.id,
+        "tiles": len(index),
+        "tile_m": index.level.size_m,
+        "stride_m": index.level.stride_m,
+        "embedding_size": int(index.embeddings.shape[1]),
+        "encoder": index.manifest.meta["architecture"],
+        "south_deg": bounds.south_deg,
+        "west_deg": bounds.west_deg,
+        "north_deg": bounds.north_deg,
+        "east_deg": bounds.east_deg,
+        "gsd_m": round(index.imagery.gsd_m((bounds.south_deg + bounds.north_deg) / 2), 3),
+        "size_mb": round(size_mb, 1),
+        "mb_per_km2": round(size_mb / (index.area_m2() / 1e6), 1),
+        "sources": index.manifest.meta["sources"],
+    }
+    index.close()
+    if args.json:
+        print(json.dumps(values))
+    else:
+        for name, value in values.items():
+            print(f"{name:>15}  {value}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from edge_runtime.doctor import examine
+
+    findings = examine(args.bundle, args.index)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for f in findings:
+            remedy = f"  -> {f.remedy}" if f.remedy else ""
+            print(f"{f.verdict:>8}  {f.what:<14}  {f.detail}{remedy}")
+    return 1 if any(f.needed and f.verdict != "works" for f in findings) else 0

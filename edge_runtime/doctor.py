@@ -1,0 +1,175 @@
+"""`skyfix doctor`: what works on this machine, what does not, and the command that mends it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from edge_runtime.errors import SkyfixError
+
+Verdict = Literal["works", "missing", "broken"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+    """Command or action that mends it; empty when nothing is to be done."""
+    needed: bool = False
+    """Whether skyfix cannot fly without it."""
+
+
+def examine(bundle: Path | None = None, index: Path | None = None) -> list[Finding]:
+    """Look at this machine and, if given, at a bundle and its index."""
+    findings = [*_machine(), *_libraries(), *_providers()]
+    if bundle is not None:
+        findings += _artefacts(bundle, index)
+    return findings
+
+
+def _machine() -> Iterator[Finding]:
+    old = sys.version_info < (3, 10)
+    yield Finding(
+        what="Python",
+        verdict="broken" if old else "works",
+        detail=platform.python_version(),
+        remedy="install Python 3.10 or newer" if old else "",
+        needed=True,
+    )
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding(
+        what="machine",
+        verdict="works",
+        detail=f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.1f} GiB, "
+        f"{platform.system()} {platform.release()}",
+    )
+    free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Finding(
+        what="disk here",
+        verdict="works" if free_gib > 1 else "broken",
+        detail=f"{free_gib:.1f} GiB free",
+        remedy="" if free_gib > 1 else "free some space: logs and imagery need it",
+    )
+    model = Path("/proc/device-tree/model")
+    if model.exists():
+        name = model.read_text(errors="replace").strip("\0 \n")
+        yield Finding(what="board", verdict="works", detail=name)
+
+
+def _libraries() -> Iterator[Finding]:
+    for package, module, needed, remedy in (
+        ("numpy", "numpy", True, "pip install skyfix"),
+        ("opencv", "cv2", True, "pip install opencv-python-headless"),
+        ("usearch", "usearch", True, "pip install usearch"),
+        ("onnxruntime", "onnxruntime", True, "pip install 'skyfix[cpu]' or 'skyfix[gpu]'"),
+        ("rasterio", "rasterio", False, "pip install 'skyfix[maps]' (only to make indexes)"),
+        ("pymavlink", "pymavlink", False, "pip install 'skyfix[mavlink]'"),
+        ("tensorrt", "tensorrt", False, "pip install 'skyfix[tensorrt]' (NVIDIA GPUs only)"),
+    ):
+        present = importlib.util.find_spec(module) is not None
+        yield Finding(
+            what=package,
+            verdict="works" if present else "missing",
+            detail=_version(package, module) if present else "not installed",
+            remedy="" if present else remedy,
+            needed=needed,
+        )
+
+
+def _version(package: str, module: str) -> str:
+    names: dict[str, tuple[str, ...]] = {
+        "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+        "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    }
+    for name in names.get(package, (package,)):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return f"{module}, version not recorded"
+
+
+def _providers() -> Iterator[Finding]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    try:
+        import onnxruntime
+
+        from edge_runtime.backends.ort import cuda_device_count
+    except (ImportError, OSError) as error:
+        yield Finding(
+            what="onnxruntime import",
+            verdict="broken",
+            detail=str(error).splitlines()[0],
+            remedy="pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'skyfix[cpu]'",
+            needed=True,
+        )
+        return
+    providers = onnxruntime.get_available_providers()
+    yield Finding(
+        what="provider CPU",
+        verdict="works" if "CPUExecutionProvider" in providers else "broken",
+        detail="CPUExecutionProvider",
+        needed=True,
+    )
+    devices = cuda_device_count()
+    compiled = "CUDAExecutionProvider" in providers
+    if devices and compiled:
+        yield Finding(what="provider CUDA", verdict="works", detail=f"{devices} device(s)")
+    elif devices:
+        yield Finding(
+            what="provider CUDA",
+            verdict="missing",
+            detail=f"{devices} CUDA device(s), but this onnxruntime has no CUDA provider",
+            remedy="pip uninstall -y onnxruntime, then pip install 'skyfix[gpu]'",
+        )
+    else:
+        yield Finding(
+            what="provider CUDA", verdict="missing", detail="no CUDA driver or device found"
+        )
+
+
+def _artefacts(bundle_root: Path, index_root: Path | None) -> Iterator[Finding]:
+    from edge_runtime.backends.protocol import check_probes, open_backend
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.satellite_index import SatelliteIndex
+
+    try:
+        bundle = Bundle.open(bundle_root)
+        backend = open_backend(bundle)
+        cosine = check_probes(bundle, backend)
+        info = backend.info
+        backend.close()
+    except SkyfixError as error:
+        yield Finding(what="bundle", verdict="broken", detail=str(error), needed=True)
+        return
+    yield Finding(
+        what="bundle",
+        verdict="works",
+        detail=f"{bundle.id} {bundle.spec.architecture}; probes through {info.provider} "
+        f"{info.precision}: lowest cosine {cosine:.6f}",
+    )
+    if index_root is None:
+        return
+    try:
+        index = SatelliteIndex.open(index_root, bundle)
+    except SkyfixError as error:
+        yield Finding(what="index", verdict="broken", detail=str(error), needed=True)
+        return
+    yield Finding(
+        what="index",
+        verdict="works",
+        detail=f"{index.id}: {len(index)} tiles of {index.level.size_m:.0f} m, "
+        f"{index.area_m2() / 1e6:.2f} km2",
+    )
+    index.close()

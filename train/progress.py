@@ -1,0 +1,58 @@
+"""Progress for people: bars with time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class ProgressBars:
+    """Called with a stage name and the fraction done, it shows the work's progress."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._finished: set[str] = set()
+
+    def __call__(self, stage: str, done: float) -> None:
+        """Show that a fraction of a stage, 0..1, is done."""
+        if self._bars is None:
+            self._started.setdefault(stage, time.perf_counter())
+            if done >= 1.0 and stage not in self._finished:
+                self._finished.add(stage)
+                seconds = time.perf_counter() - self._started[stage]
+                if not stage.startswith("epoch"):
+                    self.say(f"{stage}: done in {seconds:.1f} s")
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0)
+        self._bars.update(self._tasks[stage], completed=done)
+        if done >= 1.0 and stage.startswith("epoch"):
+            self._bars.remove_task(self._tasks.pop(stage))
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bars."""
+        if self._bars is None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        else:
+            self._bars.console.print(line, highlight=False)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressBars]:
+    """Bars while the block runs, if standard output is a terminal."""
+    if not sys.stdout.isatty():
+        yield ProgressBars(None)
+        return
+    columns = (
+        TextColumn("{task.description:>18}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        yield ProgressBars(bars)
