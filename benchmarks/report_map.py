@@ -142,7 +142,8 @@ def flight_map(
         f'width="{picture.shape[1]}" height="{picture.shape[0]}" '
         f'src="{jpeg_uri(picture, jpeg_quality)}">'
         f'<svg viewBox="0 0 {VIEW:g} {height:.1f}" aria-hidden="true">{"".join(overlay)}</svg>'
-        f'<div class="scale" style="width:{100 * bar_m / frame.width_m:.2f}%">{_length(bar_m)}</div>'
+        f'<div class="scale" style="width:{100 * bar_m / frame.width_m:.2f}%">'
+        f"{_length(bar_m)}</div>"
         '<svg class="north" viewBox="0 0 24 40" aria-hidden="true">'
         '<path d="M12 2L21 27L12 21L3 27Z"/><text x="12" y="39" text-anchor="middle">N</text></svg>'
         "</div>"
@@ -166,7 +167,7 @@ class _Frame(NamedTuple):
 
     @classmethod
     def around(cls, places: Sequence[Place]) -> "_Frame":
-        """Everything with a margin, no narrower than 3:2 and no wider than 2:1."""
+        """Everything with a margin, between 8:5 and 2:1."""
         reference = places[0]
         lon = [
             reference.lon_deg + (p.lon_deg - reference.lon_deg + 180) % 360 - 180 for p in places
@@ -178,7 +179,7 @@ class _Frame(NamedTuple):
         width, height = float(np.ptp(x)) * per_x, float(np.ptp(y)) * per_y
         margin = 40.0 + 0.06 * max(width, height)
         width, height = width + 2 * margin, height + 2 * margin
-        width = max(width, 1.5 * height)
+        width = max(width, 1.6 * height)
         return cls(centre, width, max(height, width / 2))
 
     def xy(self, place: Place) -> tuple[float, float]:

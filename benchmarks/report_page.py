@@ -111,7 +111,8 @@ def _tiles(data: ReportData) -> str:
         (
             "Abstained",
             percent(row.abstained.share or 0.0),
-            f"{row.abstained.count} of {row.frames} frames",
+            f"{row.abstained.count} of {row.frames} frames; lost {row.lost.count}, "
+            f"dead reckoning {row.degraded.count}",
         ),
         (
             "False fixes",
@@ -198,14 +199,15 @@ def _accuracy(data: ReportData) -> str:
     head = "".join(f'<th scope="col">{escape(r.flight)}</th>' for r in data.rows)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(_nice(cell))}</td>" for cell in cells)
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, cells in accuracy_lines(data.rows)
     )
     return (
         f'<section><h2>Accuracy</h2><div class="pair">{distribution}{calibration}</div>'
-        '<div class="scroll"><table><caption>All metrics. Shares are over all frames, with their '
-        "Wilson 95 % interval, which takes frames as independent; those of one flight are not, so "
+        '<div class="scroll" tabindex="0"><table><caption>All metrics. Shares are over all '
+        "frames, with their Wilson 95 % interval, which takes frames as "
+        "independent; those of one flight are not, so "
         f"it is the least uncertainty there is.</caption><thead><tr><td></td>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div></section>"
     )
@@ -284,7 +286,7 @@ def _latency(data: ReportData) -> str:
             f"{stacked_bars(bars, title='Stages of a frame')}"
             f"<figcaption><ul class='legend'>{legend}</ul>Each bar is one real frame: the one at "
             f"that rank of the total time.{late}</figcaption></figure>"
-            '<div class="scroll"><table><caption>Milliseconds per stage over '
+            '<div class="scroll" tabindex="0"><table><caption>Milliseconds per stage over '
             f"{_plural(len(timed), 'frame')}, by nearest rank, nothing left out. Percentiles of "
             f"stages do not add up to those of the total.</caption><thead><tr><td></td>{head}</tr>"
             f"</thead><tbody>{rows}</tbody></table></div></div>"
@@ -312,9 +314,11 @@ def _backend_table(rows: Sequence[dict[str, Any]]) -> str:
     names = ("batch", "input px", "p50", "p90", "p99", "max", "first", "calls", "on")
     head = "".join(f'<th scope="col">{n}</th>' for n in names)
     return (
-        '<div class="scroll"><table><caption>The encoder by itself, milliseconds per call: from '
-        "pixels in host memory to embeddings in host memory, copies included.</caption>"
-        f'<thead><tr><th scope="col">backend</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<div class="scroll" tabindex="0"><table><caption>The encoder by itself, milliseconds '
+        "per call: from pixels in host memory to embeddings in host memory, copies included."
+        "</caption>"
+        f'<thead><tr><th scope="col">backend</th>{head}</tr></thead><tbody>{body}</tbody>'
+        "</table></div>"
     )
 
 
@@ -337,7 +341,8 @@ def _provenance(data: ReportData) -> str:
         ),
         (
             "Made by",
-            f"skyfix {row.skyfix_version}, commit {row.git_commit or 'unknown'}, {row.measured_utc}",
+            f"skyfix {row.skyfix_version}, commit {row.git_commit or 'unknown'}, "
+            f"{row.measured_utc}",
         ),
     ]
     listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in entries)
@@ -409,9 +414,14 @@ def _interval(value: Any) -> str:
     return f"{100 * value.low:.0f}{DASH}{100 * value.high:.0f} %"
 
 
-def _nice(cell: str) -> str:
-    """Terminal text with a typographer's dashes."""
-    return DASH if cell == "-" else cell.replace("-", DASH) if "(" in cell else cell
+def _cell(text: str) -> str:
+    """Terminal text as a table cell: the interval set smaller, with a typographer's dash."""
+    if text == "-":
+        return DASH
+    value, _, interval = text.partition(" (")
+    if not interval:
+        return escape(value)
+    return f"{escape(value)} <small>{escape(interval.rstrip(')').replace('-', DASH))}</small>"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -55,7 +55,8 @@ stroke:#0009;stroke-width:1;paint-order:stroke;font:700 12px sans-serif}
 .f{stroke:none}
 .f.s-ok{fill:var(--ok)}.f.s-false{fill:var(--false)}.f.s-degraded{fill:var(--degraded)}
 .f.s-abstain{fill:var(--abstain)}.f.s-lost{fill:var(--lost)}.f.s-missing{fill:var(--missing)}
-text{fill:var(--soft)}.strong{fill:var(--ink);font-weight:600}.ref-label{fill:var(--soft)}
+text{fill:var(--soft)}.north text{fill:#fff}.strong{fill:var(--ink);font-weight:600}
+.ref-label{fill:var(--soft)}
 .grid{stroke:var(--grid);stroke-width:1}.ref{stroke:var(--ref);stroke-width:1;stroke-dasharray:4 4}
 .band{fill:var(--band)}
 .line{fill:none;stroke-width:2.2;stroke-linejoin:round;vector-effect:non-scaling-stroke}
@@ -90,10 +91,14 @@ align-items:start;margin-top:20px}
 .card figcaption{padding:0 4px}.card b{color:var(--ink)}.card small{display:block}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
-caption{text-align:left;color:var(--soft);font-size:.88rem;padding-bottom:8px;max-width:75ch}
+caption{text-align:left;white-space:normal;color:var(--soft);font-size:.88rem;padding-bottom:8px;
+max-width:75ch}
+table+.scroll,.scroll+.scroll,.pair+.scroll{margin-top:28px}
 th,td{padding:6px 10px;border-bottom:1px solid var(--hair);text-align:right;white-space:nowrap}
 th[scope=row],tr>:first-child{text-align:left;padding-left:0;font-weight:500}
 thead th{font-weight:600;color:var(--soft)}
+td small,th small{display:inline-block;min-width:4.6em;font-weight:400;margin-left:.4em}
+th small{margin:0}
 td.text{white-space:normal;text-align:left;min-width:15em}
 .narrow{display:none}
 footer{margin-top:64px;border-top:1px solid var(--hair);padding-top:28px;font-size:.9rem}
@@ -108,6 +113,8 @@ Consolas,"Liberation Mono",monospace}
 .tile{padding:10px 12px}.tile b{font-size:1.5rem}.pair,.cards{grid-template-columns:minmax(0,1fr)}
 .wide{display:none}.narrow{display:block}section{margin-top:40px}
 .map{border-radius:8px}footer dl div{grid-template-columns:1fr;gap:0}
-.dots{stroke-width:4}.halo{stroke-width:6}th,td{padding:6px 8px}}
+.dots{stroke-width:4}.halo{stroke-width:6}th,td{padding:6px 8px;font-size:.84rem}
+td small{display:block;margin:0}th[scope=row]{white-space:normal}
+table{font-size:.84rem}caption{max-width:calc(100vw - 32px);position:sticky;left:0}}
 @media print{body{max-width:none}section,figure,.card{break-inside:avoid}}
 """

@@ -145,7 +145,7 @@ def error_distribution(curves: Sequence[Curve], *, title: str, width_px: int = 4
         title: of the figure.
         width_px: it is drawn for.
     """
-    height, left, right, top = 320, 48, 14, 10
+    height, left, right, top = 320, 62, 16, 10
     bottom = height - 44
     ends = [p[0] for c in curves for p in c.points]
     high = 10.0 ** math.ceil(math.log10(max([100.0, *ends])) - 1e-9)
@@ -176,7 +176,7 @@ def error_distribution(curves: Sequence[Curve], *, title: str, width_px: int = 4
 
 def reliability(observed: Sequence[Observed], *, title: str, width_px: int = 480) -> str:
     """How often errors lie within each confidence's radius; honest accuracy is the diagonal."""
-    height, left, right, top = 320, 48, 14, 10
+    height, left, right, top = 320, 62, 16, 10
     bottom = height - 44
     x = Axis(low=0, high=1, start_px=left, end_px=width_px - right)
     y = Axis(low=0, high=1, start_px=bottom, end_px=top)
@@ -193,21 +193,14 @@ def reliability(observed: Sequence[Observed], *, title: str, width_px: int = 480
         parts.append(f'<path class="band" d="M{"L".join(upper + lower)}Z"/>')
         line = "L".join(f"{x(o.claimed)} {y(o.share)}" for o in observed)
         parts.append(f'<path class="line c0" d="M{line}"/>')
-        for o in observed:
-            if round(o.claimed, 2) in (0.68, 0.95):
-                parts.append(f'<path class="dots c0" d="M{x(o.claimed)} {y(o.share)}h0"/>')
-                label = f"{100 * o.claimed:.0f} % → {100 * o.share:.0f} %"
-                above = o.share >= o.claimed
-                shift = (-8.0, -10.0) if above else (-8.0, 20.0)
-                parts.append(
-                    _text(
-                        x(o.claimed) + shift[0],
-                        max(y(o.share) + shift[1], top + 12),
-                        label,
-                        anchor="end",
-                        css="strong",
-                    )
-                )
+        named = [o for o in observed if round(o.claimed, 2) in (0.68, 0.95)]
+        cautious = all(o.share >= o.claimed for o in named)
+        for k, o in enumerate(named):
+            parts.append(f'<path class="dots c0" d="M{x(o.claimed)} {y(o.share)}h0"/>')
+            label = f"{100 * o.claimed:.0f} % radius: {100 * o.share:.0f} % of errors"
+            at, anchor = (x.end_px - 10, "end") if cautious else (left + 10, "start")
+            row = bottom - 34 + 20 * k if cautious else top + 22 + 20 * k
+            parts.append(_text(at, row, label, anchor=anchor, css="strong"))
     parts.append(_text((left + x.end_px) / 2, height - 4, "claimed confidence", anchor="middle"))
     parts.append(
         _text(-(top + bottom) / 2, 12, "errors within its radius", anchor="middle", turn=True)
