@@ -110,7 +110,7 @@ def examples(
         metres_per_px = short_m / min(small.shape[:2])
         cut = _turned(imagery, place, heading, metres_per_px, WIDTH_PX, height_px)
         truth = true_place(attempt, "look" if attempt.truth.look_lat_deg is not None else score)
-        _mark(cut, place, truth, heading, metres_per_px)
+        _mark(cut, place, truth, heading, metres_per_px, ring=not at_truth)
         made.append(
             Example(
                 what=what,
@@ -171,7 +171,15 @@ def _turned(
     return np.asarray(cv2.warpAffine(patch.image, turn, (width_px, height_px)), np.uint8)
 
 
-def _mark(image: U8, place: Place, truth: Place, heading_deg: float, metres_per_px: float) -> None:
+def _mark(
+    image: U8,
+    place: Place,
+    truth: Place,
+    heading_deg: float,
+    metres_per_px: float,
+    *,
+    ring: bool,
+) -> None:
     """Draw a ring where it was found (the centre) and a cross at the truth, into the image."""
     offset = enu_offset_m(place.lat_deg, place.lon_deg, truth.lat_deg, truth.lon_deg)
     east, north = float(offset.east_m) / metres_per_px, float(offset.north_m) / metres_per_px
@@ -182,6 +190,7 @@ def _mark(image: U8, place: Place, truth: Place, heading_deg: float, metres_per_
     centre = (width // 2, height // 2)
     at = (round((width - 1) / 2 + right), round((height - 1) / 2 - up))
     for colour, thick in (((0, 0, 0), 4), ((255, 255, 255), 2)):
-        cv2.circle(image, centre, 11, colour, thick, cv2.LINE_AA)
+        if ring:
+            cv2.circle(image, centre, 11, colour, thick, cv2.LINE_AA)
         if 0 <= at[0] < width and 0 <= at[1] < height:
             cv2.drawMarker(image, at, colour, cv2.MARKER_CROSS, 12, thick, cv2.LINE_AA)

@@ -13,12 +13,18 @@ import numpy.typing as npt
 from benchmarks.accuracy import WITHIN_95, Attempt, Flight, Score
 from edge_runtime.errors import ImageryError
 from edge_runtime.geodesy import from_mercator_unit, mercator_metres_per_unit, mercator_unit
-from edge_runtime.imagery import ImageryStore
+from edge_runtime.imagery import Bounds, ImageryStore
 
 U8 = npt.NDArray[np.uint8]
 
 VIEW = 1000.0
 """Width of a map in SVG units."""
+_MOST_CIRCLES = 500
+"""Accuracy circles drawn; of more fixes than this every n-th has one."""
+_NO_IMAGERY = np.array((42, 47, 53), np.uint8)
+"""Colour where the map has none."""
+_FEW = 60
+"""Up to so many frames are drawn with larger dots."""
 _NICE_M = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 STATUS_NAMES = {
@@ -91,7 +97,7 @@ def flight_map(
     """
     true = [true_place(a, score) for a in flight.attempts]
     found = [(a, p) for a in flight.attempts if (p := found_place(a, score)) is not None]
-    frame = _Frame.around([*true, *(p for _, p in found)])
+    frame = _Frame.around([*true, *(p for _, p in found)]).shifted_into(imagery.bounds)
     side_m = max(frame.width_m, frame.height_m)
     centre = frame.centre
     patch = imagery.patch(centre.lat_deg, centre.lon_deg, size_m=side_m, size_px=width_px)
@@ -105,14 +111,14 @@ def flight_map(
         raise ImageryError(msg)
     rows = max(1, round(width_px * frame.height_m / side_m))
     above = (width_px - rows) // 2
-    picture = patch.image[above : above + rows]
+    picture = np.where(patch.mask[..., None] > 0, patch.image, _NO_IMAGERY)[above : above + rows]
     units_per_m = VIEW / frame.width_m
     height = VIEW * frame.height_m / frame.width_m
 
     overlay = [_track([frame.xy(p) for p in true])]
     circles = "".join(
         _circle(*frame.xy(p), WITHIN_95 * a.fix.eph_m * units_per_m)
-        for a, p in found
+        for a, p in found[:: math.ceil(len(found) / _MOST_CIRCLES) or 1]
         if score == "drone" and a.fix is not None and a.fix.eph_m is not None
     )
     overlay.append(f'<path class="accuracy" d="{circles}"/>')
@@ -132,6 +138,7 @@ def flight_map(
     overlay.append(f'<path class="start" d="M{x:.1f} {y:.1f}h0"><title>start</title></path>')
 
     bar_m = max((m for m in _NICE_M if m <= frame.width_m / 4), default=_NICE_M[0])
+    few = ' class="few"' if len(true) <= _FEW else ""
     answered = sum(a.answered for a in flight.attempts)
     said = (
         f"Map of {flight.name}, {frame.width_m:.0f} by {frame.height_m:.0f} m, north up: the true "
@@ -141,7 +148,8 @@ def flight_map(
         f'<div class="map"><img alt="{escape(said, quote=True)}" '
         f'width="{picture.shape[1]}" height="{picture.shape[0]}" '
         f'src="{jpeg_uri(picture, jpeg_quality)}">'
-        f'<svg viewBox="0 0 {VIEW:g} {height:.1f}" aria-hidden="true">{"".join(overlay)}</svg>'
+        f'<svg viewBox="0 0 {VIEW:g} {height:.1f}" aria-hidden="true"'
+        f"{few}>{''.join(overlay)}</svg>"
         f'<div class="scale" style="width:{100 * bar_m / frame.width_m:.2f}%">'
         f"{_length(bar_m)}</div>"
         '<svg class="north" viewBox="0 0 24 40" aria-hidden="true">'
@@ -182,6 +190,21 @@ class _Frame(NamedTuple):
         width = max(width, 1.6 * height)
         return cls(centre, width, max(height, width / 2))
 
+    def shifted_into(self, bounds: Bounds) -> "_Frame":
+        """The same size, moved so that it shows no more than it must of what has no imagery."""
+        per_x, per_y = mercator_metres_per_unit(self.centre.lat_deg)
+        half_x, half_y = self.width_m / per_x / 2, self.height_m / per_y / 2
+        lon = bounds.west_deg + (self.centre.lon_deg - bounds.west_deg) % 360.0
+        x, y = (float(v) for v in mercator_unit(self.centre.lat_deg, lon))
+        west, north = (float(v) for v in mercator_unit(bounds.north_deg, bounds.west_deg))
+        east, south = (float(v) for v in mercator_unit(bounds.south_deg, bounds.east_deg))
+        if not (west <= x <= east and north <= y <= south):
+            return self
+        x = _moved_between(x, west + half_x, east - half_x)
+        y = _moved_between(y, north + half_y, south - half_y)
+        centre = from_mercator_unit(x, y)
+        return self._replace(centre=Place(float(centre.lat_deg), float(centre.lon_deg)))
+
     def xy(self, place: Place) -> tuple[float, float]:
         """SVG units from the top left."""
         x0, y0 = mercator_unit(self.centre.lat_deg, self.centre.lon_deg)
@@ -191,6 +214,11 @@ class _Frame(NamedTuple):
         south = float(y - y0) * per_y
         scale = VIEW / self.width_m
         return scale * (east + self.width_m / 2), scale * (south + self.height_m / 2)
+
+
+def _moved_between(value: float, low: float, high: float) -> float:
+    """The nearest value within two limits; the middle of them when they have crossed."""
+    return (low + high) / 2 if low > high else min(max(value, low), high)
 
 
 def _track(points: Sequence[tuple[float, float]]) -> str:

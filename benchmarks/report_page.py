@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6827, 0.8, 0.9, 0.95, 0.99)
 """Confidences at which claimed accuracy is compared with errors."""
 DASH = "\N{EN DASH}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 STAGE_NAMES = {
     "capture": "capture",
     "ground_view": "ground view",
@@ -93,9 +94,17 @@ def _tiles(data: ReportData) -> str:
     if data.retrieval is not None:
         tiles.append(
             (
-                "First tile right",
+                "Held-out R@1",
                 percent(data.retrieval.r_at_1),
-                f"R@1, held out, of {data.retrieval.gallery:,} tiles",
+                f"first tile is right, of {data.retrieval.gallery:,} tiles",
+            )
+        )
+    else:
+        tiles.append(
+            (
+                "Answered",
+                percent(row.answered.share or 0.0),
+                f"{row.answered.count} of {row.frames} frames",
             )
         )
     tiles.append(("Median error", metres(row.median_error_m), "of answered frames"))
@@ -139,7 +148,7 @@ def _tiles(data: ReportData) -> str:
 
 def _flight(data: ReportData, k: int) -> str:
     flight, row = data.flights[k], data.rows[k]
-    marks = _marks(flight, data.false_fix_m)
+    marks = _marks(flight, data)
     shown = [css for css in STATUS_NAMES if any(m.css == css for m in marks)]
     legend = "".join(
         f'<li><i class="key {css}"></i>{escape(STATUS_NAMES[css])} '
@@ -147,6 +156,9 @@ def _flight(data: ReportData, k: int) -> str:
         for css in shown
     )
     circle = '<li><i class="key circle"></i>95 % accuracy</li>' if data.score == "drone" else ""
+    band = (
+        "The band reaches to the 95 % radius that the fix claims. " if data.score == "drone" else ""
+    )
     plots = "".join(
         f'<div class="{css}">'
         + error_over_time(marks, title=f"Error over time, {flight.name}", width_px=width)
@@ -163,9 +175,9 @@ def _flight(data: ReportData, k: int) -> str:
         f"<section><h2>{heading}</h2><p>{escape(lead)}</p>"
         f"<figure>{data.maps[k]}<figcaption><ul class='legend'>"
         f'<li><i class="key line"></i>true track</li>{legend}{circle}</ul></figcaption></figure>'
-        f"<figure>{plots}<figcaption>Error of every position, on a logarithmic scale. The band "
-        "reaches to the 95 % radius that the fix claims. The strip under it shows the status of "
-        "every frame, with the colours of the map.</figcaption></figure></section>"
+        f"<figure>{plots}<figcaption>Error of every position, on a logarithmic scale. {band}The "
+        "strip under it shows the status of every frame, with the colours of the "
+        "map.</figcaption></figure></section>"
     )
 
 
@@ -198,18 +210,22 @@ def _accuracy(data: ReportData) -> str:
         calibration = ""
     head = "".join(f'<th scope="col">{escape(r.flight)}</th>' for r in data.rows)
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
+        f'<tr><th scope="row">{escape(name.replace(" m", NO_BREAK + "m"))}</th>'
         + "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, cells in accuracy_lines(data.rows)
     )
+    table = (
+        '<div class="scroll" tabindex="0"><table><caption>All metrics. Shares are over all frames, '
+        "with their Wilson 95 % interval, which takes frames as independent; those of one flight "
+        f"are not, so it is the least uncertainty there is.</caption><thead><tr><td></td>{head}"
+        f"</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    if not calibration and not several:
+        return f'<section><h2>Accuracy</h2><div class="pair">{distribution}{table}</div></section>'
     return (
         f'<section><h2>Accuracy</h2><div class="pair">{distribution}{calibration}</div>'
-        '<div class="scroll" tabindex="0"><table><caption>All metrics. Shares are over all '
-        "frames, with their Wilson 95 % interval, which takes frames as "
-        "independent; those of one flight are not, so "
-        f"it is the least uncertainty there is.</caption><thead><tr><td></td>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div></section>"
+        f"{table}</section>"
     )
 
 
@@ -219,7 +235,7 @@ def _examples(shown: Sequence[Example]) -> str:
     cards = "".join(_card(example) for example in shown)
     return (
         "<section><h2>Matches</h2><p>Left what the camera saw, right the satellite imagery where "
-        "it was found, turned to the same heading. Ring: found; cross: truth.</p>"
+        "it was found, turned to the same heading. Ring: where it was found; cross: the truth.</p>"
         f'<div class="cards">{cards}</div></section>'
     )
 
@@ -373,17 +389,18 @@ def _times(fixes: Iterable[Fix], stage: str) -> list[float]:
     return [fix.latency_ms[stage] for fix in fixes if stage in fix.latency_ms]
 
 
-def _marks(flight: Flight, false_fix_m: float) -> list[Mark]:
+def _marks(flight: Flight, data: ReportData) -> list[Mark]:
     first = next((a.t_s for a in flight.attempts if a.t_s is not None), 0.0) or 0.0
     marks = []
     for k, attempt in enumerate(flight.attempts):
-        eph = attempt.fix.eph_m if attempt.fix and attempt.error_m is not None else None
+        claims = attempt.fix is not None and attempt.error_m is not None and data.score == "drone"
+        eph = attempt.fix.eph_m if claims and attempt.fix else None
         marks.append(
             Mark(
                 t_s=float(k) if attempt.t_s is None else attempt.t_s - first,
                 error_m=attempt.error_m,
                 radius_95_m=None if eph is None else WITHIN_95 * eph,
-                css=status_css(attempt, false_fix_m),
+                css=status_css(attempt, data.false_fix_m),
             )
         )
     return marks

@@ -3,11 +3,11 @@
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbf9;--card:#fff;--ink:#16191d;--soft:#5c646e;--hair:#e3e4e0;
 --accent:#1b6ac9;--ok:#1b7fd6;--false:#c9186b;--degraded:#e08a00;--abstain:#8b939c;--lost:#d9480f;
---missing:#3d434a;--grid:#e6e7e3;--ref:#a7adb4;--band:#1b7fd622;
+--missing:#7a4fb5;--grid:#e6e7e3;--ref:#a7adb4;--band:#1b7fd622;
 --g1:#9aa3ad;--g2:#58a6c9;--g3:#1b6ac9;--g4:#7a4fb5;--g5:#e08a00;--g6:#3f9c6d;--g7:#c4c9ce}
 @media(prefers-color-scheme:dark){:root{--bg:#111417;--card:#191d21;--ink:#eceef0;--soft:#9aa3ad;
 --hair:#2b3137;--accent:#6db3ff;--ok:#4aa8ff;--false:#ff5fa2;--degraded:#ffb340;--abstain:#8b939c;
---lost:#ff7a45;--missing:#c6ccd2;--grid:#272d33;--ref:#59626b;--band:#4aa8ff2b;
+--lost:#ff7a45;--missing:#a683e0;--grid:#272d33;--ref:#59626b;--band:#4aa8ff2b;
 --g1:#737d87;--g2:#6fbfe0;--g3:#4a90e2;--g4:#a683e0;--g5:#ffb340;--g6:#5cc18d;--g7:#4a525a}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
@@ -31,12 +31,12 @@ svg{display:block;width:100%;height:auto;overflow:visible}
 .tile dd{margin:0}
 .tile b{display:block;font-size:1.85rem;font-weight:650;line-height:1.2;letter-spacing:-.02em}
 .tile span{display:block;font-size:.8rem;color:var(--soft);line-height:1.35;margin-top:2px}
-.map{position:relative;border-radius:12px;overflow:hidden;background:#000}
+.map{position:relative;border-radius:12px;overflow:hidden;background:#2a2f35}
 .map img{display:block;width:100%;height:auto}
 .map>svg:not(.north){position:absolute;inset:0;height:100%}
-.scale{position:absolute;left:14px;bottom:12px;border:2px solid #fff;border-top:0;color:#fff;
-font-size:12px;line-height:1;text-align:center;padding:0 0 4px;font-weight:600;
-text-shadow:0 0 3px #000,0 0 3px #000;filter:drop-shadow(0 0 1px #000)}
+.scale{position:absolute;left:14px;bottom:12px;background:#000a;border-bottom:3px solid #fff;
+color:#fff;font-size:12px;line-height:1;text-align:center;padding:5px 0;font-weight:600;
+border-radius:4px 4px 0 0}
 .north{position:absolute;right:12px;top:12px;width:24px!important;height:40px!important;fill:#fff;
 stroke:#0009;stroke-width:1;paint-order:stroke;font:700 12px sans-serif}
 .north.small{width:26px!important;height:26px!important;right:6px;top:6px;stroke-width:2}
@@ -46,12 +46,13 @@ stroke:#0009;stroke-width:1;paint-order:stroke;font:700 12px sans-serif}
 .accuracy{fill:#4aa8ff14;stroke:#bfe0ff;stroke-opacity:.38;stroke-width:.8}
 .dots,.halo{fill:none;stroke-linecap:round;stroke-width:5.5}
 .halo{stroke:#0b0e11!important;stroke-width:8}
+.few .dots{stroke-width:9}.few .halo{stroke-width:12}
 .halo.s-false,.start{stroke:#fff!important;stroke-width:11}
 .start{fill:none;stroke-linecap:round;stroke-width:13}
 .s-ok{stroke:var(--ok)}.s-false{stroke:var(--false)}.s-degraded{stroke:var(--degraded)}
 .s-abstain{stroke:var(--abstain)}.s-lost{stroke:var(--lost)}.s-missing{stroke:var(--missing)}
 .map .s-ok{stroke:#45b0ff}.map .s-false{stroke:#ff2f87}.map .s-degraded{stroke:#ffb340}
-.map .s-abstain{stroke:#c3c9cf}.map .s-lost{stroke:#ff6a2b}.map .s-missing{stroke:#3d434a}
+.map .s-abstain{stroke:#c3c9cf}.map .s-lost{stroke:#ff6a2b}.map .s-missing{stroke:#b895f0}
 .f{stroke:none}
 .f.s-ok{fill:var(--ok)}.f.s-false{fill:var(--false)}.f.s-degraded{fill:var(--degraded)}
 .f.s-abstain{fill:var(--abstain)}.f.s-lost{fill:var(--lost)}.f.s-missing{fill:var(--missing)}
@@ -113,8 +114,9 @@ Consolas,"Liberation Mono",monospace}
 .tile{padding:10px 12px}.tile b{font-size:1.5rem}.pair,.cards{grid-template-columns:minmax(0,1fr)}
 .wide{display:none}.narrow{display:block}section{margin-top:40px}
 .map{border-radius:8px}footer dl div{grid-template-columns:1fr;gap:0}
-.dots{stroke-width:4}.halo{stroke-width:6}th,td{padding:6px 8px;font-size:.84rem}
-td small{display:block;margin:0}th[scope=row]{white-space:normal}
+.dots{stroke-width:4}.halo{stroke-width:6}.few .dots{stroke-width:6}.few .halo{stroke-width:8.5}
+th,td{padding:6px 8px;font-size:.84rem}
+td small{display:block;margin:0}th[scope=row]{white-space:normal;min-width:6.8em}
 table{font-size:.84rem}caption{max-width:calc(100vw - 32px);position:sticky;left:0}}
 @media print{body{max-width:none}section,figure,.card{break-inside:avoid}}
 """

@@ -113,13 +113,13 @@ def error_over_time(marks: Sequence[Mark], *, title: str, width_px: int) -> str:
         parts.append(_line("ref", left, y(value), end, y(value)))
         parts.append(_text(end + 5, y(value) + 4, f"{value:g} m", css="ref-label"))
     strip_top = bottom + 6
-    step = (end - left) / max(len(marks), 1)
-    cell = max(step + 0.3, 1.5)
-    parts += [
-        f'<rect class="f {m.css}" x="{x(m.t_s) - cell / 2:.1f}" y="{strip_top}" '
-        f'width="{cell:.1f}" height="{strip}"/>'
-        for m in marks
-    ]
+    half = (end - left) / max(len(marks), 1) / 2
+    for css, first, last in _runs(marks):
+        x1, x2 = x(first.t_s) - half, x(last.t_s) + half
+        parts.append(
+            f'<rect class="f {css}" x="{x1:.1f}" y="{strip_top}" '
+            f'width="{max(x2 - x1, 1.5):.1f}" height="{strip}"/>'
+        )
     for css in dict.fromkeys(m.css for m in marks):
         dots = "".join(
             f"M{x(m.t_s)} {y(m.error_m)}h0" for m in marks if m.css == css and m.error_m is not None
@@ -238,6 +238,17 @@ def stacked_bars(bars: Sequence[StackedBar], *, title: str, width_px: int = 480)
     parts.append(_text((left + x.end_px) / 2, height - 4, "ms", anchor="middle"))
     said = " ".join(f"{bar.label}: {bar.text}." for bar in bars)
     return _svg(width_px, height, title, said, parts)
+
+
+def _runs(marks: Sequence[Mark]) -> list[tuple[str, Mark, Mark]]:
+    """Stretches of equal status: (CSS class, first, last)."""
+    runs: list[tuple[str, Mark, Mark]] = []
+    for mark in marks:
+        if runs and runs[-1][0] == mark.css:
+            runs[-1] = (mark.css, runs[-1][1], mark)
+        else:
+            runs.append((mark.css, mark, mark))
+    return runs
 
 
 def _band(marks: Sequence[Mark], x: Axis, y: Axis) -> str:
