@@ -19,6 +19,13 @@ from edge_runtime.errors import InputError, SkyfixError
 COMMANDS = ("accuracy", "latency", "report")
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into one line and exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -69,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         help="ONNX files to time (default: the backend's own choice)",
     )
     latency.add_argument("--batch", nargs="+", type=int, default=[1], help="images per call")
-    latency.add_argument("--calls", type=int, default=200, help="timed calls per row")
+    latency.add_argument(
+        "--calls", type=int, default=200, help="timed calls per row; times are in ms"
+    )
     latency.add_argument("--warmup", type=int, default=20, help="calls before the timed ones")
     latency.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
     latency.add_argument(
@@ -104,7 +113,7 @@ def _add(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
         name,
         help=purpose,
         description=f"{purpose[0].upper()}{purpose[1:]}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     return parser
 

@@ -438,7 +438,11 @@ def _cell(text: str) -> str:
     value, _, interval = text.partition(" (")
     if not interval:
         return escape(value)
-    return f"{escape(value)} <small>{escape(interval.rstrip(')').replace('-', DASH))}</small>"
+    return f"{escape(value)} <small>{escape(_typeset(interval))}</small>"
+
+
+def _typeset(interval: str) -> str:
+    return interval.rstrip(")").replace("-", DASH).replace("at most ", "\N{LESS-THAN OR EQUAL TO} ")
 
 
 def _plural(count: int, noun: str) -> str:

@@ -116,7 +116,7 @@ Consolas,"Liberation Mono",monospace}
 .map{border-radius:8px}footer dl div{grid-template-columns:1fr;gap:0}
 .dots{stroke-width:4}.halo{stroke-width:6}.few .dots{stroke-width:6}.few .halo{stroke-width:8.5}
 th,td{padding:6px 8px;font-size:.84rem}
-td small{display:block;margin:0}th[scope=row]{white-space:normal;min-width:6.8em}
+td small{display:block;margin:0}th[scope=row]{white-space:normal;min-width:5.8em}
 table{font-size:.84rem}caption{max-width:calc(100vw - 32px);position:sticky;left:0}}
 @media print{body{max-width:none}section,figure,.card{break-inside:avoid}}
 """
