@@ -208,6 +208,15 @@ def test_a_nan_fails_the_probes(bundle: Bundle) -> None:
         check_probes(bundle, Answers(answers))
 
 
+def test_a_nan_in_the_reference_fails_the_probes(tmp_path: Path, make_bundle: MakeBundle) -> None:
+    answers = np.eye(6, 12, dtype=np.float32)
+    reference = answers.copy()
+    reference[1, 5] = np.nan
+    bad = Bundle.open(make_bundle(tmp_path / "bundle", embeddings=reference))
+    with pytest.raises(BackendError, match="differs from the trained encoder"):
+        check_probes(bad, Answers(answers))
+
+
 def test_one_wrong_probe_is_enough_to_fail(bundle: Bundle) -> None:
     _, reference = bundle.probes()
     answers = reference.copy()

@@ -98,7 +98,7 @@ def test_no_warp_cuts_the_middle() -> None:
 
 
 @pytest.mark.parametrize("east", [-15.25, 0.0, 8.5, 20.0])
-@pytest.mark.parametrize("south", [-11.75, 0.0, 13.0])
+@pytest.mark.parametrize("south", [-11.5, 0.0, 13.0])
 def test_a_shifted_view_is_found_to_a_third_of_a_pixel(east: float, south: float) -> None:
     world = ground(3)
     view = cut(world, VIEW_PX, right_px=east, down_px=south)
