@@ -3,6 +3,7 @@
 Gives metres where the imagery is sharp, and a second opinion on the dense match.
 """
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -13,8 +14,10 @@ from edge_runtime.correlation import GreyPatch
 
 F64 = npt.NDArray[np.float64]
 
-MIN_INLIERS = 10
-"""Fewer agreeing features than this are left to chance and not used."""
+MIN_INLIERS = 8
+"""Fewer agreeing features than this give no stable similarity."""
+MIN_LOG_EVIDENCE = 2.0
+"""Agreement that chance explains better than this is not used."""
 _MAX_FEATURES = 600
 _RATIO = 0.85
 """Lowe's ratio test; loose, because matches are also limited in place."""
@@ -33,6 +36,8 @@ class FeatureMatch(NamedTuple):
     scale: float
     """Factor on the view's height that fits best."""
     inliers: int
+    log_evidence: float
+    """How surprising this many inliers are, by `inlier_log_evidence`."""
     reprojection_px: float
     """Root mean square distance of the inliers."""
 
@@ -52,8 +57,9 @@ class FeatureMatcher:
             reach_px: features farther apart than this are not compared.
 
         Returns:
-            The similarity, or None when fewer than MIN_INLIERS features agree or the similarity is
-            not one that a small correction could be (turn under 10 degrees, scale within 12 %).
+            The similarity, or None when too few features agree to rule out chance, or the
+            similarity is not one that a small correction could be (turn under 10 degrees, scale
+            within 12 %).
         """
         points_v, descriptors_v = self._describe(view)
         points_i, descriptors_i = self._describe(imagery)
@@ -81,7 +87,10 @@ class FeatureMatcher:
         count = int(np.count_nonzero(chosen))
         scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
         turn_deg = float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
-        if count < MIN_INLIERS or abs(turn_deg) > 10.0 or abs(scale - 1) > 0.12:
+        surprise = inlier_log_evidence(count, len(source), (_RANSAC_PX / reach_px) ** 2)
+        if count < MIN_INLIERS or surprise < MIN_LOG_EVIDENCE:
+            return None
+        if abs(turn_deg) > 10.0 or abs(scale - 1) > 0.12:
             return None
         moved = source[chosen] @ matrix[:, :2].T + matrix[:, 2]
         error = np.sum((moved - target[chosen]) ** 2, axis=1)
@@ -93,6 +102,7 @@ class FeatureMatcher:
             yaw_deg=turn_deg,
             scale=scale,
             inliers=count,
+            log_evidence=surprise,
             reprojection_px=float(np.sqrt(error.mean())),
         )
 
@@ -106,3 +116,34 @@ class FeatureMatcher:
         # RootSIFT (Arandjelovic and Zisserman 2012): L1-normalise, then square root.
         root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
         return points, np.asarray(root, np.float32)
+
+
+def inlier_log_evidence(inliers: int, matches: int, chance: float) -> float:
+    """How surprising it is that so many matches agree on one similarity.
+
+    The negative logarithm of the expected number of similarities with at least as many inliers
+    among random matches (the number of false alarms of Moisan and Stival 2004, section 3).
+
+    Args:
+        inliers: matches that agree, the two that define the similarity included.
+        matches: all matches.
+        chance: probability that a random match agrees with a given similarity.
+
+    Returns:
+        Natural logarithm; 0 or less where chance explains the agreement.
+    """
+    if inliers < 3 or matches < inliers:
+        return -math.inf
+    n, k = matches - 2, inliers - 2
+    log_terms = [
+        math.lgamma(n + 1)
+        - math.lgamma(j + 1)
+        - math.lgamma(n - j + 1)
+        + j * math.log(chance)
+        + (n - j) * math.log1p(-chance)
+        for j in range(k, n + 1)
+    ]
+    top = max(log_terms)
+    log_tail = top + math.log(sum(math.exp(term - top) for term in log_terms))
+    log_tests = math.log(matches * (matches - 1) / 2)
+    return -(log_tail + log_tests)

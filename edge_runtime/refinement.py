@@ -127,6 +127,7 @@ class Refiner:
         matches: list[Match] = []
         for v, group in _grouped(candidates, most_windows).items():
             matches += self._refine_view(views[v], v, group, search, size_m)
+        matches = _with_evidence(matches)
         matches.sort(key=lambda m: -m.log_evidence)
         for k, match in enumerate(matches[:_FINE_MATCHES]):
             matches[k] = self._refine_fine(views[match.view], match, size_m)
@@ -202,7 +203,7 @@ class Refiner:
             sharper,
             inliers=found.inliers,
             reprojection_px=found.reprojection_px,
-            log_evidence=match.log_evidence + feature_log_evidence(found.inliers),
+            log_evidence=match.log_evidence + min(found.log_evidence, _MAX_FEATURE_LOG_EVIDENCE),
             sigma_m=_FEATURE_SIGMA_M,
         )
 
@@ -236,7 +237,7 @@ class Refiner:
             z=peak.z,
             inliers=0,
             reprojection_px=math.nan,
-            log_evidence=correlation_log_evidence(peak.z),
+            log_evidence=0.0,
             sigma_m=_CORRELATION_SIGMA_M if gsd_m == FINE_GSD_M else 2 * _CORRELATION_SIGMA_M,
         )
 
@@ -249,29 +250,54 @@ _CORRELATION_SIGMA_M = 1.5
 _FEATURE_SIGMA_M = 1.0
 
 
-def correlation_log_evidence(z: float) -> float:
+def correlation_log_evidence(excess_z: float) -> float:
     """Log-likelihood ratio of a correlation peak at the right place against a chance peak.
 
-    A window's chance peak is the maximum of many nearly independent samples and follows a Gumbel
-    law; right peaks spread widely around a larger value. Both laws were fitted to development
-    flights (docs/accuracy.md). The ratio grows with z: below the usual chance peak and above
-    the usual right one the densities are held, because fitted tails mean nothing there.
+    Chance peaks are the maximum of many nearly independent samples and follow a Gumbel law; right
+    ones spread widely around a larger value. Both laws were fitted to development flights
+    (docs/accuracy.md). Below the usual chance peak and above the usual right one the densities
+    are held, because fitted tails mean nothing there; so the ratio only grows with the excess.
+
+    Args:
+        excess_z: the peak's z above the usual peak of the frame's other windows.
+
+    Returns:
+        Natural logarithm, limited to plus and minus 12.
     """
-    right = (min(z, _RIGHT_Z) - _RIGHT_Z) / _RIGHT_Z_SPREAD
-    chance = (max(z, _CHANCE_Z) - _CHANCE_Z) / _CHANCE_Z_SPREAD
-    log_right = -0.5 * right * right - math.log(_RIGHT_Z_SPREAD * math.sqrt(2 * math.pi))
-    log_chance = -chance - math.exp(-chance) - math.log(_CHANCE_Z_SPREAD)
+    right = (min(excess_z, _RIGHT_EXCESS) - _RIGHT_EXCESS) / _RIGHT_SPREAD
+    chance = (max(excess_z, _CHANCE_EXCESS) - _CHANCE_EXCESS) / _CHANCE_SPREAD
+    log_right = -0.5 * right * right - math.log(_RIGHT_SPREAD * math.sqrt(2 * math.pi))
+    log_chance = -chance - math.exp(-chance) - math.log(_CHANCE_SPREAD)
     return max(-_MAX_LOG_EVIDENCE, min(log_right - log_chance, _MAX_LOG_EVIDENCE))
 
 
-_RIGHT_Z, _RIGHT_Z_SPREAD = 10.0, 3.0
-_CHANCE_Z, _CHANCE_Z_SPREAD = 3.6, 0.5
+_RIGHT_EXCESS, _RIGHT_SPREAD = 6.0, 3.5
+_CHANCE_EXCESS, _CHANCE_SPREAD = -0.2, 0.45
+_USUAL_CHANCE_Z, _USUAL_CHANCE_WEIGHT = 3.9, 2.0
+"""Peak of a window by chance over all development flights, and how many windows that counts for."""
 _MAX_LOG_EVIDENCE = 12.0
+_MAX_FEATURE_LOG_EVIDENCE = 6.0
+_SAME_PLACE_M = 8.0
 
 
-def feature_log_evidence(inliers: int) -> float:
-    """Extra log-likelihood ratio for local features that agree at the correlation's place."""
-    return min(0.15 * inliers, 4.0)
+def _with_evidence(matches: Sequence[Match]) -> list[Match]:
+    """Judge every match against what the frame's other windows reach by chance.
+
+    How high chance peaks rise depends on the frame (orchards and housing estates repeat
+    themselves), and the windows that name other places tell how high.
+    """
+    lat = np.array([m.lat_deg for m in matches])
+    lon = np.array([m.lon_deg for m in matches])
+    z = np.array([m.z for m in matches])
+    judged = []
+    for match in matches:
+        elsewhere = z[distance_m(match.lat_deg, match.lon_deg, lat, lon) > _SAME_PLACE_M]
+        usual = float(np.median(elsewhere)) if len(elsewhere) else _USUAL_CHANCE_Z
+        weight = len(elsewhere) / (len(elsewhere) + _USUAL_CHANCE_WEIGHT)
+        background = weight * usual + (1 - weight) * _USUAL_CHANCE_Z
+        evidence = correlation_log_evidence(match.z - background)
+        judged.append(replace(match, log_evidence=evidence))
+    return judged
 
 
 def turned_offset(east_m: float, north_m: float, warp: Warp) -> tuple[float, float]:
