@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,8 @@ class Bundle:
         """The ONNX file of a precision.
 
         Raises:
-            BundleError: this precision was not exported, or did not pass its gates.
+            BundleError: this precision was not exported, did not pass its gates, or its file is
+                not in the manifest.
         """
         if precision not in self.precisions:
             msg = (
@@ -68,25 +70,30 @@ class Bundle:
                 "a precision that failed its gates is not shipped"
             )
             raise BundleError(msg)
-        return self.root / f"encoder.{precision}.onnx"
+        return self.manifest.path_of(self.root, f"encoder.{precision}.onnx", error=BundleError)
 
     def probes(self) -> tuple[U8, F32]:
         """Probe images (P, H, W, 3) uint8 RGB and the trained encoder's embeddings (P, D) float32.
 
         Raises:
-            BundleError: the file does not hold them in the encoder's shape.
+            BundleError: missing, unreadable, none, or not in the encoder's shape.
         """
-        with np.load(self.root / PROBES, allow_pickle=False) as archive:
-            images, embeddings = archive["images"], archive["embeddings"]
-        expected = (self.spec.height_px, self.spec.width_px, 3)
-        if images.shape[1:] != expected or embeddings.shape != (
-            len(images),
-            self.spec.embedding_size,
-        ):
+        path = self.manifest.path_of(self.root, PROBES, error=BundleError)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                images, embeddings = archive["images"], archive["embeddings"]
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             msg = (
-                f"{self.root / PROBES} holds {images.shape} and {embeddings.shape}; expected "
-                f"(P, {', '.join(map(str, expected))}) and (P, {self.spec.embedding_size}). "
+                f"{path} cannot be read as probes ({error}); expected images and embeddings. "
                 "Export the bundle again"
+            )
+            raise BundleError(msg) from error
+        expected, size = (self.spec.height_px, self.spec.width_px, 3), self.spec.embedding_size
+        count = len(images) if images.shape[1:] == expected else 0
+        if count == 0 or embeddings.shape != (count, size):
+            msg = (
+                f"{path} holds {images.shape} and {embeddings.shape}; with P >= 1, expected "
+                f"(P, {', '.join(map(str, expected))}) and (P, {size}). Export the bundle again"
             )
             raise BundleError(msg)
         return images, embeddings

@@ -10,6 +10,7 @@ horizon.
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ class Camera:
     mount_roll_deg: float = 0.0
     """Camera roll, degrees."""
     stabilised: bool = True
-    """True: a gimbal keeps pitch and roll relative to the horizon, so the airframe's are "
-    "ignored."""
+    """True: a gimbal keeps pitch and roll relative to the horizon; the airframe's are ignored."""
 
     def __post_init__(self) -> None:
         """Refuse intrinsics that cannot be a camera's."""
@@ -59,12 +59,17 @@ class Camera:
         if not (self.fx_px > 0 and self.fy_px > 0):
             msg = f"focal lengths are {self.fx_px}, {self.fy_px} px; both must be positive"
             raise InputError(msg)
-        if len(self.distortion) not in (0, 4, 5, 8):
+        if not isinstance(self.distortion, tuple) or len(self.distortion) not in (0, 4, 5, 8):
             msg = (
-                f"{len(self.distortion)} distortion coefficients; expected 0, 4, 5 or 8 (OpenCV "
-                "order)"
+                f"camera distortion is {self.distortion!r}; expected 0, 4, 5 or 8 coefficients "
+                "(OpenCV order)"
             )
             raise InputError(msg)
+        for name, value in asdict(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(v, Real) and math.isfinite(v) for v in numbers):
+                msg = f"camera {name} is {value!r}; expected finite numbers, or true or false"
+                raise InputError(msg)
 
     @classmethod
     def from_hfov(cls, width_px: int, height_px: int, hfov_deg: float, **mounting: Any) -> "Camera":
@@ -88,7 +93,7 @@ class Camera:
         """Read a camera from JSON: the fields of this class, or `hfov_deg` for the focal length.
 
         Raises:
-            InputError: unreadable, not JSON, unknown or missing names.
+            InputError: unreadable, not JSON, unknown or missing names, values no camera has.
         """
         try:
             values = json.loads(path.read_text())
@@ -109,7 +114,7 @@ class Camera:
         if unknown:
             msg = f"camera file {path} has unknown names {unknown}; known: {sorted(known)}"
             raise InputError(msg)
-        if "distortion" in values:
+        if isinstance(values.get("distortion"), list):
             values["distortion"] = tuple(values["distortion"])
         try:
             return cls.from_hfov(**values) if "hfov_deg" in values else cls(**values)

@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--yaw-sigma-deg", type=float, default=5.0, help="1-sigma of the heading")
     run.add_argument(
+        "--attitude-sigma-deg",
+        type=float,
+        default=1.0,
+        help="1-sigma of the camera's pitch and roll; larger where they are assumed",
+    )
+    run.add_argument(
         "--height-range-m",
         type=float,
         nargs=2,
@@ -116,7 +122,10 @@ def _run(args: argparse.Namespace) -> int:
     from edge_runtime.flight_log import RunSettings
     from edge_runtime.run import TerminalProgress, run
 
-    options: dict[str, Any] = {"yaw_sigma_deg": args.yaw_sigma_deg}
+    options: dict[str, Any] = {
+        "yaw_sigma_deg": args.yaw_sigma_deg,
+        "attitude_sigma_deg": args.attitude_sigma_deg,
+    }
     for name in ("start", "height_range_m", "deadline_ms", "rate_hz", "threads", "ignore"):
         if getattr(args, name):
             options[name] = getattr(args, name)

@@ -64,7 +64,7 @@ class Peak:
     ncc: float
     """Normalised correlation, -1..1."""
     z: float
-    """The correlation in standard deviations of the whole correlation surface."""
+    """The correlation in standard deviations of the surfaces where there is texture."""
 
 
 def gradient_field(patch: GreyPatch, gsd_m: float) -> F32:
@@ -131,6 +131,8 @@ def correlate(
         The best peak of each window, in the order of the windows; none where the view is
         featureless.
     """
+    if not windows:
+        return []
     window_px = windows[0].image.shape[0]
     reach = window_px - size_px
     n = int(cv2.getOptimalDFTSize(window_px))
@@ -145,8 +147,8 @@ def correlate(
         nominal = cut if nominal is None else nominal
     if nominal is None or min(norms) < 1e-3:
         return []
-    energies = [_energy(field, nominal.mask, n, reach) for field in fields]
-    floor = _MIN_RELATIVE_ENERGY * max(float(e.max()) for e in energies)
+    energies = np.stack([_energy(field, nominal.mask, n, reach) for field in fields])
+    floor = _MIN_RELATIVE_ENERGY * float(energies.max())
     surfaces = np.empty((len(windows), len(warps), reach + 1, reach + 1), np.float32)
     for w, spectrum in enumerate(spectra):
         scale = 1.0 / np.sqrt(np.maximum(energies[w], max(floor, 1e-6)))
@@ -154,7 +156,9 @@ def correlate(
             product = cv2.mulSpectrums(spectrum, template, 0, conjB=True)
             plane = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
             surfaces[w, t] = plane[: reach + 1, : reach + 1, 0] * scale / norms[t]
-    noise = 1.4826 * float(np.median(np.abs(surfaces)))
+    # Silent ground correlates with nothing: counted as noise, it would make any chance certain.
+    textured = np.moveaxis(surfaces, 1, -1)[energies >= floor]
+    noise = 1.4826 * float(np.median(np.abs(textured)))
     return [_best_peak(w, surfaces[w], warps, noise) for w in range(len(windows))]
 
 

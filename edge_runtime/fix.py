@@ -85,8 +85,11 @@ def fix_from_json(line: str) -> Fix:
     try:
         value = json.loads(line)
         value["shed"] = tuple(value["shed"])
-        if set(value) != {f.name for f in fields(Fix)} or value["status"] not in get_args(Status):
-            raise KeyError(sorted(set(value) ^ {f.name for f in fields(Fix)}))
+        if odd := set(value) ^ {f.name for f in fields(Fix)}:
+            raise KeyError(sorted(odd))
+        for name, known in (("status", get_args(Status)), ("mode", get_args(Mode))):
+            if value[name] not in known:
+                raise ValueError(f"{name} is {value[name]!r}, not one of {', '.join(known)}")
         return Fix(**value)
     except (ValueError, KeyError, TypeError) as error:
         msg = f"not a fix record ({error}); expected one JSON object per line as skyfix run writes"
@@ -94,8 +97,8 @@ def fix_from_json(line: str) -> Fix:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(round(v, 3)) for k, v in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, dict):
-        return {k: round(v, 3) for k, v in value.items()}
     return value

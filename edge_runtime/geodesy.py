@@ -81,7 +81,7 @@ def enu_offset_m(
     """East and north of points as seen from an origin, metres, the short way round the globe.
 
     All arguments broadcast. Radii are taken at the mean latitude of the two points, which makes
-    the offset antisymmetric: from A to B is exactly minus from B to A.
+    the offset antisymmetric: from A to B is minus from B to A (north exactly, east to 1e-8 m).
     """
     lat0 = np.asarray(origin_lat_deg, np.float64)
     lat1 = np.asarray(lat_deg, np.float64)
@@ -96,7 +96,7 @@ def enu_offset_m(
 def move_lat_lon(
     lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike, east_m: npt.ArrayLike, north_m: npt.ArrayLike
 ) -> LatLon:
-    """Move points by metres east and north: the inverse of `enu_offset_m` (to 1e-9 m at 1 km)."""
+    """Move points by metres east and north: the inverse of `enu_offset_m`, to 1e-8 m at 1 km."""
     lat0 = np.asarray(lat_deg, np.float64)
     north = np.asarray(north_m, np.float64)
     lat1 = lat0 + np.degrees(north / radii_of_curvature_m(lat0)[0])

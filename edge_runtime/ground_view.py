@@ -19,6 +19,7 @@ from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
+B1 = npt.NDArray[np.bool_]
 
 MAX_OFF_NADIR_DEG = 60.0
 """Ground farther off the vertical is seen too flat to be matched from above."""
@@ -65,17 +66,21 @@ def view_hypotheses(
 ) -> list[ViewHypothesis]:
     """Every heading and height worth trying: one where both are known.
 
-    Unknown headings are tried every 30 degrees, unknown heights over `height_range_m` in steps of
-    25 %.
+    A measured gimbal yaw stands in for an unknown heading. Otherwise unknown headings are tried
+    every 30 degrees, unknown heights over `height_range_m` in steps of 25 %.
 
     Raises:
-        InputError: no height in the state and no range to search.
+        InputError: no height in the state and no range to search, or a range that is not one.
     """
-    yaws = [state.yaw_deg] if state.yaw_deg is not None else [30.0 * k for k in range(12)]
+    heading_deg = _known_heading_deg(state)
+    yaws = [heading_deg] if heading_deg is not None else [30.0 * k for k in range(12)]
     if state.height_m is not None:
         heights = [state.height_m]
     elif height_range_m is not None:
         low, high = height_range_m
+        if not 0 < low <= high < math.inf:
+            msg = f"height range is {low} to {high} m; give 0 < LOW <= HIGH to --height-range-m"
+            raise InputError(msg)
         steps = max(1, math.ceil(math.log(high / low) / math.log(1.25)))
         heights = [low * (high / low) ** (k / steps) for k in range(steps + 1)]
     else:
@@ -85,6 +90,10 @@ def view_hypotheses(
         )
         raise InputError(msg)
     return [ViewHypothesis(yaw, height) for yaw in yaws for height in heights]
+
+
+def _known_heading_deg(state: VehicleState) -> float | None:
+    return state.gimbal_yaw_deg if state.yaw_deg is None else state.yaw_deg
 
 
 def ground_view(
@@ -113,6 +122,10 @@ def ground_view(
     if hypothesis.height_m <= 1.0:
         return None
     camera = camera.scaled_to(frame.shape[1], frame.shape[0])
+    gimbal_yaw_deg, heading_deg = state.gimbal_yaw_deg, _known_heading_deg(state)
+    if gimbal_yaw_deg is not None and heading_deg is not None:
+        # The camera turns with the aircraft by what the hypothesis corrects.
+        gimbal_yaw_deg += hypothesis.yaw_deg - heading_deg
     ned_from_optical = optical_to_ned(
         camera,
         yaw_deg=hypothesis.yaw_deg,
@@ -120,7 +133,7 @@ def ground_view(
         roll_deg=state.roll_deg or 0.0,
         gimbal_pitch_deg=state.gimbal_pitch_deg,
         gimbal_roll_deg=state.gimbal_roll_deg,
-        gimbal_yaw_deg=state.gimbal_yaw_deg,
+        gimbal_yaw_deg=gimbal_yaw_deg,
     )
     look = _look_point_m(ned_from_optical[:, 2], hypothesis.height_m)
     if look is None:
@@ -174,66 +187,73 @@ def _pulled_nearer(
 
 def _sample(frame: U8, camera: Camera, patch_to_image: F64, size_px: int) -> tuple[U8, U8]:
     """Warp the frame into the patch without aliasing, undoing the lens on the way."""
-    frame, shrink = _shrunk_to_patch_scale(frame, patch_to_image, size_px)
-    size = (size_px, size_px)
-    u, v = np.meshgrid(np.arange(size_px, dtype=np.float64), np.arange(size_px, dtype=np.float64))
-    xyw = patch_to_image @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        points = (xyw[:2] / xyw[2]).T
-    visible = xyw[2] > 0
-    points[~visible] = -1e4
-    if camera.distortion:
-        points = _distorted(points, camera)
-    points = (points + 0.5) * shrink - 0.5
-    maps = points.reshape(size_px, size_px, 2).astype(np.float32)
+    frame = _shrunk_to_patch_scale(frame, patch_to_image, size_px)
     height, width = frame.shape[:2]
-    inside = (
-        (maps[..., 0] >= 0)
-        & (maps[..., 0] <= width - 1)
-        & (maps[..., 1] >= 0)
-        & (maps[..., 1] <= height - 1)
+    sx, sy = width / camera.width_px, height / camera.height_px
+    shrink = np.array([[sx, 0.0, (sx - 1) / 2], [0.0, sy, (sy - 1) / 2], [0.0, 0.0, 1.0]])
+    patch_to_rays = np.linalg.inv(camera.matrix()) @ patch_to_image
+    # OpenCV's undistortion takes any invertible matrix for the rotation it undoes.
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        shrink @ camera.matrix(),
+        np.asarray(camera.distortion, np.float64),
+        np.linalg.inv(patch_to_rays),
+        np.eye(3),
+        (size_px, size_px),
+        cv2.CV_32FC1,
     )
-    mask = np.where(inside, 255, 0).astype(np.uint8)
-    image = cv2.remap(
-        frame, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
+    inside &= _before_the_lens(camera, patch_to_rays, size_px)
+    image = cv2.remap(frame, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    mask = inside.view(np.uint8) * np.uint8(255)
     if not inside.all() and inside.any():
-        image[~inside] = image[inside].mean(axis=0).round().astype(np.uint8)
-    assert image.shape[:2] == size
+        image[~inside] = np.round(cv2.mean(image, mask)[:3])
     return np.asarray(image, np.uint8), mask
 
 
-def _shrunk_to_patch_scale(frame: U8, patch_to_image: F64, size_px: int) -> tuple[U8, float]:
+def _before_the_lens(camera: Camera, patch_to_rays: F64, size_px: int) -> B1:
+    """(S, S) bool: where the lens model holds. Behind the camera and beyond the fold it does not.
+
+    A strong lens polynomial turns back at some distance from the axis: what lies farther out is
+    not in the picture, though the model puts it there.
+    """
+    steps = np.arange(size_px, dtype=np.float32)
+    x, y, w = (
+        np.float32(column) * steps + (np.float32(row) * steps + np.float32(first))[:, None]
+        for column, row, first in patch_to_rays
+    )
+    ahead = w > 0
+    if camera.distortion:
+        ahead &= x * x + y * y <= np.square(np.float32(_reach_of_lens(camera)) * w)
+    return np.asarray(ahead, np.bool_)
+
+
+def _reach_of_lens(camera: Camera) -> float:
+    """How far from the axis the lens model holds, as the tangent of the angle to it."""
+    reach = 1.5 * math.hypot(
+        camera.width_px / camera.fx_px / 2, camera.height_px / camera.fy_px / 2
+    )
+    k1, k2, _, _, k3, k4, k5, k6 = (*camera.distortion, *(0.0,) * 8)[:8]
+    r = np.linspace(0.0, reach, 1000)
+    r2 = r * r
+    numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    imaged = r * numerator / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    turning = np.flatnonzero(np.diff(imaged) <= 0)
+    return float(r[turning[0]]) if len(turning) else reach
+
+
+def _shrunk_to_patch_scale(frame: U8, patch_to_image: F64, size_px: int) -> U8:
     """Area-average the frame down to about the patch's resolution: warping does not anti-alias."""
     middle = (size_px - 1) / 2
     corners = np.array([[middle, middle, 1], [middle + 1, middle, 1], [middle, middle + 1, 1]]).T
     xyw = patch_to_image @ corners
     if np.any(xyw[2] <= 0):
-        return frame, 1.0
+        return frame
     x, y = xyw[:2] / xyw[2]
     pixels_per_step = math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
     shrink = min(1.0, 1.0 / max(pixels_per_step, 1e-6))
     shrink = max(shrink, 16 / min(frame.shape[:2]))
     if shrink > 0.9:
-        return frame, 1.0
+        return frame
     height, width = frame.shape[:2]
     small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    shrunk = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
-    return np.asarray(shrunk, np.uint8), small[0] / width
-
-
-def _distorted(points: F64, camera: Camera) -> F64:
-    """Ideal pixel positions to where the lens really put them; far outside points stay outside."""
-    k = camera.matrix()
-    normalised = (points - k[:2, 2]) / k[[0, 1], [0, 1]]
-    # The polynomial folds back on itself far outside the image: keep those points outside.
-    far = np.hypot(*normalised.T) > 1.5 * math.hypot(
-        camera.width_px / camera.fx_px / 2, camera.height_px / camera.fy_px / 2
-    )
-    rays = np.column_stack([normalised, np.ones(len(normalised))])
-    projected, _ = cv2.projectPoints(
-        rays, np.zeros(3), np.zeros(3), k, np.asarray(camera.distortion, np.float64)
-    )
-    moved = projected.reshape(-1, 2)
-    moved[far] = points[far]
-    return np.asarray(moved, np.float64)
+    return np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8)

@@ -8,6 +8,7 @@ QGIS and any web map open the same file.
 import math
 import sqlite3
 from collections import OrderedDict
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,20 +59,26 @@ class ImageryStore:
             ImageryError: missing, not MBTiles, or empty.
         """
         self.path = path
-        try:
-            self._db = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
-            self.metadata: dict[str, str] = dict(
-                self._db.execute("SELECT name, value FROM metadata").fetchall()
-            )
-            low, high = self._db.execute(
-                "SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles"
-            ).fetchone()
-        except sqlite3.Error as error:
-            msg = f"{path} is not an MBTiles file ({error}). Make one with: python -m export index"
-            raise ImageryError(msg) from error
-        if low is None:
-            msg = f"{path} holds no tiles. Make it again with: python -m export index"
-            raise ImageryError(msg)
+        with ExitStack() as on_failure:
+            try:
+                uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+                self._db = on_failure.enter_context(closing(sqlite3.connect(uri, uri=True)))
+                self.metadata: dict[str, str] = dict(
+                    self._db.execute("SELECT name, value FROM metadata").fetchall()
+                )
+                low, high = self._db.execute(
+                    "SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles"
+                ).fetchone()
+            except sqlite3.Error as error:
+                msg = (
+                    f"{path} is not an MBTiles file ({error}). Make one with: python -m export "
+                    "index"
+                )
+                raise ImageryError(msg) from error
+            if low is None:
+                msg = f"{path} holds no tiles. Make it again with: python -m export index"
+                raise ImageryError(msg)
+            on_failure.pop_all()
         self.min_zoom, self.max_zoom = int(low), int(high)
         self._tiles: OrderedDict[tuple[int, int, int], U8 | None] = OrderedDict()
 
@@ -82,8 +89,20 @@ class ImageryStore:
 
     @property
     def bounds(self) -> Bounds:
-        """The box the imagery lies in, from the file's metadata."""
-        west, south, east, north = (float(v) for v in self.metadata["bounds"].split(","))
+        """The box the imagery lies in, from the file's metadata.
+
+        Raises:
+            ImageryError: the metadata has no bounds, or not four numbers.
+        """
+        found = self.metadata.get("bounds", "")
+        try:
+            west, south, east, north = (float(v) for v in found.split(","))
+        except ValueError as error:
+            msg = (
+                f"{self.path} has bounds {found!r} in its metadata; expected 'west,south,east,"
+                "north' in degrees. Make it again with: python -m export index"
+            )
+            raise ImageryError(msg) from error
         return Bounds(south, west, north, east)
 
     def gsd_m(self, lat_deg: float) -> float:
@@ -171,11 +190,11 @@ def decode_tile(data: bytes, name: str) -> U8:
     """Decode a JPEG, PNG or WebP tile to (256, 256, 4) RGBA.
 
     Raises:
-        ImageryError: not an image of that size.
+        ImageryError: not an 8-bit image of that size.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.shape[:2] != (TILE_PX, TILE_PX):
-        msg = f"{name} is not a {TILE_PX}x{TILE_PX} px image. Copy the index folder again"
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if image is None or image.shape[:2] != (TILE_PX, TILE_PX) or image.dtype != np.uint8:
+        msg = f"{name} is not a {TILE_PX}x{TILE_PX} px image of 8 bits. Copy the index folder again"
         raise ImageryError(msg)
     conversion = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
     channels = 2 if image.ndim == 2 else image.shape[2]

@@ -19,8 +19,14 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix, Mode, Status
-from edge_runtime.geodesy import check_lat_lon, move_lat_lon
-from edge_runtime.ground_view import GroundView, ViewHypothesis, ground_view, view_hypotheses
+from edge_runtime.geodesy import check_lat_lon, distance_m, move_lat_lon
+from edge_runtime.ground_view import (
+    MAX_OFF_NADIR_DEG,
+    GroundView,
+    ViewHypothesis,
+    ground_view,
+    view_hypotheses,
+)
 from edge_runtime.refinement import (
     FINE_GSD_M,
     REACH_M,
@@ -36,14 +42,17 @@ from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
 
+_LASTING_ATTITUDE_SHARE = 0.4
+"""Part of a measured attitude's error that stays the same from frame to frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizerConfig:
     """Choices of one run."""
 
-    top_k: int = 40
+    top_k: int = 60
     """Tiles asked of the index, per frame."""
-    global_windows: int = 14
+    global_windows: int = 20
     """Windows of imagery refined while the position is unknown."""
     track_windows: int = 4
     """Windows of imagery refined near a known position."""
@@ -294,10 +303,19 @@ class Localizer:
         return affordable
 
     def _measurement(self, match: Match) -> Measurement:
-        tilt_m = match.height_m * math.tan(math.radians(self.config.attitude_sigma_deg))
-        return Measurement(
-            match.lat_deg, match.lon_deg, math.hypot(match.sigma_m, tilt_m), match.log_evidence
-        )
+        sigma_m = math.hypot(match.sigma_m, self._attitude_m(match.height_m, match))
+        return Measurement(match.lat_deg, match.lon_deg, sigma_m, match.log_evidence)
+
+    def _attitude_m(self, height_m: float, match: Match | None) -> float:
+        """How far an error of attitude_sigma_deg moves the drone against the ground it sees."""
+        off_nadir = 0.0
+        if match is not None:
+            reach_m = float(
+                distance_m(match.lat_deg, match.lon_deg, match.look_lat_deg, match.look_lon_deg)
+            )
+            off_nadir = min(math.atan2(reach_m, height_m), math.radians(MAX_OFF_NADIR_DEG))
+        angle = math.radians(self.config.attitude_sigma_deg)
+        return height_m * angle / math.cos(off_nadir) ** 2
 
     def _fix(
         self,
@@ -315,10 +333,11 @@ class Localizer:
         usable = estimate is not None and status in ("OK", "DEGRADED")
         eph_m = None
         if usable and estimate is not None:
-            # Attitude errors last for many frames and do not average out: they are a floor.
-            height = state.height_m or (best.height_m if best else 0.0)
-            tilt_m = height * math.tan(math.radians(self.config.attitude_sigma_deg))
-            eph_m = math.hypot(estimate.best.sigma_m, 0.7 * tilt_m)
+            # The lasting part of attitude errors does not average out over frames: it is a floor.
+            height_m = state.height_m or (best.height_m if best else 0.0)
+            measured = state.pitch_deg is not None or state.gimbal_pitch_deg is not None
+            lasting = _LASTING_ATTITUDE_SHARE if measured else 1.0
+            eph_m = math.hypot(estimate.best.sigma_m, lasting * self._attitude_m(height_m, best))
             if self._reported_track != estimate.best.track_id:
                 self._reset_counter += self._reported_track is not None
                 self._reported_track = estimate.best.track_id

@@ -57,6 +57,10 @@ class EncoderSpec:
         """Hex sha256 of everything that changes what the encoder sees."""
         value = asdict(self)
         del value["architecture"], value["embedding_size"]
+        # 100 and 100.0 are equal but differ as JSON.
+        value["mean"], value["std"] = [[float(v) for v in c] for c in (self.mean, self.std)]
+        if self.ground_size_m is not None:
+            value["ground_size_m"] = float(self.ground_size_m)
         return sha256_of_json(value)
 
 
@@ -67,10 +71,8 @@ def spec_from_json(value: dict[str, Any]) -> EncoderSpec:
         InputError: names are missing or unknown.
     """
     try:
-        values = dict(value)
-        for name in ("mean", "std"):
-            values[name] = tuple(values[name])
-        return EncoderSpec(**values)
+        colours = {name: tuple(value[name]) for name in ("mean", "std")}
+        return EncoderSpec(**(value | colours))
     except (KeyError, TypeError) as error:
         msg = f"not an encoder description ({error}); was it written by another version of skyfix?"
         raise InputError(msg) from error

@@ -30,7 +30,7 @@ VIEW_MARGIN = 1.3
 """Views are made this much larger than what is compared, so that they can be turned."""
 REACH_M = 42.0
 """How far from a candidate's centre the true place is looked for."""
-MERGE_M = 20.0
+MERGE_M = 30.0
 """Candidates nearer than this to a better one share its window."""
 _FINE_REACH_M = 6.0
 _FINE_MATCHES = 2

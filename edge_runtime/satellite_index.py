@@ -72,25 +72,34 @@ class SatelliteIndex:
         self.root = root
         self.manifest = manifest
         meta = manifest.meta
+        tiles, embeddings, centre, vectors, imagery = (
+            manifest.path_of(root, name, error=IndexFolderError)
+            for name in (TILES, EMBEDDINGS, CENTRE, VECTORS, IMAGERY)
+        )
         try:
             self.level = TileLevel(**meta["level"])
             self._weights_sha256 = str(meta["weights_sha256"])
             self._preprocessing_sha256 = str(meta["preprocessing_sha256"])
-            self.tiles = np.load(root / TILES, mmap_mode="r", allow_pickle=False)
-            self.embeddings = np.load(root / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
-            self.centre = np.load(root / CENTRE, allow_pickle=False)
-            graph = Index.restore(str(root / VECTORS), view=True)
+            self.tiles = np.load(tiles, mmap_mode="r", allow_pickle=False)
+            self.embeddings = np.load(embeddings, mmap_mode="r", allow_pickle=False)
+            self.centre = np.load(centre, allow_pickle=False)
+            graph = Index.restore(str(vectors), view=True)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             msg = (
                 f"{root} cannot be opened as an index ({error}). Make it again: python -m export "
                 "index"
             )
             raise IndexFolderError(msg) from error
-        if graph is None or not len(self.tiles) == len(self.embeddings) == len(graph):
-            msg = f"{root} has parts of different length. Make it again: python -m export index"
+        shapes = (self.tiles.shape, self.embeddings.shape, self.centre.shape)
+        if graph is None or shapes != ((len(graph),), (len(graph), graph.ndim), (graph.ndim,)):
+            msg = (
+                f"{root} has parts of different length: tiles, embeddings and centre are {shapes}, "
+                f"the graph is {graph and (len(graph), graph.ndim)}. Make it again: python -m "
+                "export index"
+            )
             raise IndexFolderError(msg)
         self._graph = graph
-        self.imagery = ImageryStore(root / IMAGERY)
+        self.imagery = ImageryStore(imagery)
 
     @classmethod
     def open(cls, root: Path, bundle: Bundle | None = None) -> "SatelliteIndex":

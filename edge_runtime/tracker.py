@@ -20,6 +20,8 @@ from edge_runtime.geodesy import distance_m, enu_offset_m, move_lat_lon
 F64 = npt.NDArray[np.float64]
 
 _H = np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+_METRES_PER_DEGREE = 111_000.0
+"""Of latitude, roughly: to leave far pairs out before computing exactly."""
 _HV = np.array([[0, 0, 1.0, 0], [0, 0, 0, 1.0]])
 
 
@@ -222,6 +224,8 @@ class Tracker:
         return kept
 
     def _same(self, a: Hypothesis, b: Hypothesis) -> bool:
+        if abs(a.lat_deg - b.lat_deg) * _METRES_PER_DEGREE > 1.1 * self.config.merge_m:
+            return False
         apart = float(distance_m(a.lat_deg, a.lon_deg, b.lat_deg, b.lon_deg))
         return apart < self.config.merge_m and max(a.sigma_m, b.sigma_m) < 3 * self.config.merge_m
 
@@ -233,6 +237,8 @@ class Tracker:
 
 def _corrected(h: Hypothesis, m: Measurement, searched_m2: float) -> Hypothesis | None:
     """Kalman update of position; None where the match lies outside the 4-sigma gate."""
+    if abs(h.lat_deg - m.lat_deg) * _METRES_PER_DEGREE > 6.0 * (h.sigma_m * 1.5 + m.sigma_m):
+        return None
     offset = enu_offset_m(h.lat_deg, h.lon_deg, m.lat_deg, m.lon_deg)
     innovation = np.array([float(offset.east_m), float(offset.north_m)])
     s = h.covariance[:2, :2] + np.eye(2) * m.sigma_m**2
