@@ -1,13 +1,17 @@
 """Artefact folders: written whole or not at all, verified before they are believed.
 
-An artefact is a plain folder with a `manifest.json` that names every file with its size and
-sha256. It is filled under a temporary name beside its place, flushed to disk, and renamed, so a
-reader finds the old folder or the new one and never a mixture.
+An artefact is a plain folder with a `manifest.json` that names every file with its sha256. It is
+filled under a temporary name beside its place, flushed to disk, and exchanged with the old one in
+one step, so a reader finds the old folder or the new one and never a mixture. Where the system
+cannot exchange folders, two renames do it, and whoever comes next mends what a crash between them
+left.
 """
 
+import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,11 +34,10 @@ _CHUNK_BYTES = 1 << 20
 class Manifest:
     """What a folder says of itself."""
 
-    kind: str
+    kind: Kind
     """Which artefact this is."""
     id: str
-    """First 12 hex digits of a sha256 over the files' digests and `meta`; the same content, the "
-    "same id."""
+    """First 12 hex digits of a sha256 over kind, files' digests and `meta`: content decides it."""
     meta: dict[str, Any]
     """What the artefact's own module reads: shapes, settings, provenance."""
     files: dict[str, str]
@@ -43,6 +46,20 @@ class Manifest:
     """Program and version."""
     created_utc: str
     """ISO 8601; not part of the id."""
+
+    def path_of(self, root: Path, name: str, *, error: type[ArtefactError] = ArtefactError) -> Path:
+        """Path of a file this manifest vouches for.
+
+        Raises:
+            error: the manifest does not list it, so nothing says what it should hold.
+        """
+        if name not in self.files:
+            msg = (
+                f"{root / MANIFEST} does not list {name}; a file it does not list is not believed. "
+                f"Make the {self.kind} folder again with: {_maker(self.kind)}"
+            )
+            raise error(msg)
+        return root / name
 
 
 def sha256_of(path: Path) -> str:
@@ -89,12 +106,14 @@ def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[P
         ArtefactError: `root` exists and is not an artefact of this kind, so it is not overwritten.
     """
     root = root.resolve()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    _put_back(root)
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not _is_kind(root, kind))):
         msg = f"{root} exists and is not a {kind} folder; remove it or choose another name"
         raise ArtefactError(msg)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in _leftovers(root):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -107,13 +126,15 @@ def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[P
 def read_manifest(
     root: Path, kind: Kind, *, error: type[ArtefactError] = ArtefactError
 ) -> Manifest:
-    """Read the manifest alone, without verifying the files.
+    """Read and verify the manifest alone, without the files.
 
     Raises:
-        error: the folder or its manifest is missing, unreadable, or of another kind or schema.
+        error: the folder or its manifest is missing, unreadable, altered, or of another kind or
+            schema.
     """
     path = root / MANIFEST
     try:
+        _put_back(root.resolve())
         value = json.loads(path.read_text())
         manifest = Manifest(
             kind=value["kind"],
@@ -142,6 +163,13 @@ def read_manifest(
         msg = (
             f"{root} has manifest schema {schema}; this skyfix reads {SCHEMA}. Make it again "
             f"with: {_maker(kind)}"
+        )
+        raise error(msg)
+    found = _id_of(kind, manifest.files, manifest.meta)
+    if found != manifest.id:
+        msg = (
+            f"{path} holds what has id {found}, it says {manifest.id}. Copy the {kind} folder "
+            f"again, or make it again with: {_maker(kind)}"
         )
         raise error(msg)
     return manifest
@@ -190,8 +218,13 @@ def _is_kind(root: Path, kind: Kind) -> bool:
         return False
 
 
+def _id_of(kind: Kind, files: dict[str, str], meta: dict[str, Any]) -> str:
+    return sha256_of_json({"kind": kind, "files": files, "meta": meta})[:12]
+
+
 def _seal(folder: Path, kind: Kind, meta: dict[str, Any]) -> None:
     """Flush every file and write the manifest last."""
+    meta = json.loads(json.dumps(meta))  # As it will be read: names of JSON are text.
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as stream:
@@ -200,7 +233,7 @@ def _seal(folder: Path, kind: Kind, meta: dict[str, Any]) -> None:
     manifest = {
         "schema": SCHEMA,
         "kind": kind,
-        "id": sha256_of_json({"kind": kind, "files": files, "meta": meta})[:12],
+        "id": _id_of(kind, files, meta),
         "made_by": made_by(),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "meta": meta,
@@ -210,9 +243,53 @@ def _seal(folder: Path, kind: Kind, meta: dict[str, Any]) -> None:
 
 
 def _swap_in(temporary: Path, root: Path) -> None:
-    """Rename a finished folder into place; the old one disappears only after that."""
-    retired = root.with_name(f".{root.name}.{os.getpid()}.old")
-    if root.exists():
+    """Bring a finished folder into place; the old one disappears only after that."""
+    if not root.exists():
+        temporary.replace(root)
+    elif not _exchange(temporary, root):
+        retired = root.with_name(f".{root.name}.{os.getpid()}.old")
         root.replace(retired)
-    temporary.replace(root)
-    shutil.rmtree(retired, ignore_errors=True)
+        try:
+            temporary.replace(root)
+        except OSError:
+            retired.replace(root)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step (Linux); False where that is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h.
+    done = renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange)
+    return bool(done == 0)
+
+
+def _leftovers(root: Path) -> list[Path]:
+    """What writers of `root` left beside it when they were killed."""
+    ours = re.compile(rf"\.{re.escape(root.name)}\.(\d+)\.(tmp|old)")
+    found = [(path, ours.fullmatch(path.name)) for path in root.parent.iterdir()]
+    return [path for path, match in found if match and not _is_another(int(match[1]))]
+
+
+def _is_another(pid: int) -> bool:
+    """Whether a process of this number lives and is not this one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
+
+
+def _put_back(root: Path) -> None:
+    """Undo the first of two renames after a crash before the second."""
+    if not root.exists():
+        for retired in _leftovers(root):
+            if retired.suffix == ".old" and (retired / MANIFEST).exists():
+                retired.replace(root)
+                return

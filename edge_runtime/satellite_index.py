@@ -90,12 +90,12 @@ class SatelliteIndex:
                 "index"
             )
             raise IndexFolderError(msg) from error
+        rows, size = (len(graph), graph.ndim) if graph else (0, 0)
         shapes = (self.tiles.shape, self.embeddings.shape, self.centre.shape)
-        if graph is None or shapes != ((len(graph),), (len(graph), graph.ndim), (graph.ndim,)):
+        if not graph or shapes != ((rows,), (rows, size), (size,)):
             msg = (
                 f"{root} has parts of different length: tiles, embeddings and centre are {shapes}, "
-                f"the graph is {graph and (len(graph), graph.ndim)}. Make it again: python -m "
-                "export index"
+                f"the graph is {(rows, size)}. Make it again: python -m export index"
             )
             raise IndexFolderError(msg)
         self._graph = graph

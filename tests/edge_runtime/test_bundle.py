@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -74,7 +75,6 @@ def test_what_is_not_a_bundle_is_refused_with_how_to_make_one(
             "encoder",
             "resnet",
             id="text",
-            marks=pytest.mark.xfail(reason="bug: preprocess.spec_from_json: dict('text') raises"),
         ),
     ],
 )
@@ -122,7 +122,17 @@ def test_probes_of_another_shape_are_refused(
         Bundle.open(root).probes()
 
 
-@pytest.mark.xfail(reason="bug: Bundle.probes lets FileNotFoundError, KeyError, ValueError out")
+def test_an_encoder_the_manifest_does_not_list_is_refused(tmp_path: Path, bundle_dir: Path) -> None:
+    """Copied in from another bundle: nothing says that it belongs to this one."""
+    meta = json.loads((bundle_dir / "manifest.json").read_text())["meta"]
+    root = tmp_path / "bundle"
+    with writing_artefact(root, "bundle", meta):
+        pass
+    shutil.copy(bundle_dir / "encoder.fp32.onnx", root)
+    with pytest.raises(BundleError, match=r"does not list encoder\.fp32\.onnx"):
+        Bundle.open(root).onnx_path("fp32")
+
+
 @pytest.mark.parametrize("there", ["no file", "other names", "not a zip"])
 def test_a_bundle_without_usable_probes_is_refused(
     tmp_path: Path, bundle_dir: Path, there: str

@@ -300,7 +300,6 @@ def test_an_index_without_a_tile_size_is_refused(tmp_path: Path, index_dir: Path
         SatelliteIndex.open(root)
 
 
-@pytest.mark.xfail(reason="bug: SatelliteIndex does not compare the length of the embeddings' rows")
 @pytest.mark.parametrize("name", ["centre", "embeddings"])
 def test_vectors_of_another_size_are_refused(tmp_path: Path, index_dir: Path, name: str) -> None:
     array = np.load(index_dir / f"{name}.npy")
