@@ -1,7 +1,7 @@
 """Gates an exported encoder must pass before it ships.
 
-In order: finite, not constant, cosine to the trained encoder, same nearest neighbours. (Structure
-is checked where the file is written.)
+In order: finite, unit length, not constant, cosine to the trained encoder, same nearest
+neighbours. (Structure is checked where the file is written.)
 
 A NaN or a constant embedding fails every gate: comparisons are written so that NaN is a failure
 and ranks count ties as misses.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.backends.protocol import PROBE_MIN_COSINE
+from edge_runtime.backends.protocol import MAX_LENGTH_ERROR, PROBE_MIN_COSINE, length_error
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import GateError
 
@@ -63,6 +63,13 @@ def run_gates(found: F32, reference: F32, precision: Precision) -> GateReport:
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found).all(axis=1)).sum())
         msg = f"{precision}: {bad} of {len(found)} probes gave a non-finite embedding"
+        raise GateError(msg)
+    off = length_error(found)
+    if off > MAX_LENGTH_ERROR:
+        msg = (
+            f"{precision}: the length of an embedding is off by {off:.1e}, expected unit length "
+            f"within {MAX_LENGTH_ERROR}; does the encoder normalise?"
+        )
         raise GateError(msg)
     spread = float(np.ptp(found, axis=0).max())
     if not spread >= MIN_SPREAD:

@@ -95,6 +95,7 @@ class OrtBackend:
 
         Raises:
             InputError: not (N, H, W, 3) uint8 at the encoder's size.
+            BackendError: ONNX Runtime cannot run the encoder.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self._shape:
             msg = (
@@ -102,7 +103,15 @@ class OrtBackend:
                 f"expected uint8 of (N, {', '.join(map(str, self._shape))})"
             )
             raise InputError(msg)
-        (embeddings,) = self._session.run(["embeddings"], {"images": np.ascontiguousarray(images)})
+        inputs = {"images": np.ascontiguousarray(images)}
+        try:
+            (embeddings,) = self._session.run(["embeddings"], inputs)
+        except Exception as error:
+            msg = (
+                f"{self.info.provider} cannot run the encoder: {str(error).splitlines()[0]}. Use "
+                "another backend or export the bundle again"
+            )
+            raise BackendError(msg) from error
         return np.asarray(embeddings, np.float32)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle import Bundle, Precision
-from edge_runtime.errors import BackendError, BundleError
+from edge_runtime.errors import BackendError, BundleError, InputError, SkyfixError
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -75,13 +75,17 @@ def open_backend(
 
     Raises:
         BackendError: not installed, not available here, or it fails the probes.
+        InputError: no such backend.
     """
+    if name not in BACKENDS:
+        msg = f"there is no backend {name!r}; give one of {', '.join(BACKENDS)}"
+        raise InputError(msg)
     try:
         from edge_runtime.backends.ort import OrtBackend, cuda_is_usable
     except ImportError as error:
         msg = (
-            f"backend {name!r} needs {error.name!r}, which is not installed. Install one of: "
-            "pip install 'skyfix[cpu]', pip install 'skyfix[gpu]'"
+            f"backend {name!r} cannot load its library ({' '.join(str(error).split())}). Install "
+            "one of: pip install 'skyfix[cpu]', pip install 'skyfix[gpu]'"
         )
         raise BackendError(msg) from error
     if name == "auto":
@@ -96,7 +100,7 @@ def open_backend(
     backend = OrtBackend(bundle, cuda=name == "ort-cuda", precision=precision, threads=threads)
     try:
         check_probes(bundle, backend)
-    except BackendError:
+    except SkyfixError:
         backend.close()
         raise
     return backend
@@ -109,15 +113,30 @@ def check_probes(bundle: Bundle, backend: Backend) -> float:
         The lowest cosine similarity over the probes.
 
     Raises:
-        BackendError: below the precision's threshold, not finite, or all alike.
+        BackendError: below the precision's threshold, of another shape, not finite, not of unit
+            length, or all alike.
+        BundleError: no probes to compare with.
     """
     images, reference = bundle.probes()
     limit = PROBE_MIN_COSINE[backend.info.precision]
     found = np.concatenate([backend.embed(images[k : k + 1]) for k in range(len(images))])
     where = f"{backend.info.provider} {backend.info.precision}"
+    if found.shape != reference.shape:
+        msg = (
+            f"{where} gives embeddings of shape {found.shape} on the probes of {bundle.root}; "
+            f"expected {reference.shape}. Export the bundle again"
+        )
+        raise BackendError(msg)
     if not np.isfinite(found).all():
         msg = f"{where} gives non-finite embeddings on the probes of {bundle.root}; use another"
         raise BackendError(f"{msg} backend or precision, or export the bundle again")
+    off = length_error(found)
+    if off > MAX_LENGTH_ERROR:
+        msg = (
+            f"{where} gives embeddings on the probes of {bundle.root} whose length is off by "
+            f"{off:.1e}; expected unit length within {MAX_LENGTH_ERROR}. Export the bundle again"
+        )
+        raise BackendError(msg)
     lowest = float(np.min(np.sum(found * reference, axis=1)))
     if not lowest >= limit:
         msg = (
@@ -132,5 +151,12 @@ def check_probes(bundle: Bundle, backend: Backend) -> float:
     return lowest
 
 
+def length_error(embeddings: F32) -> float:
+    """Largest deviation of any embedding's length from one."""
+    return float(np.abs(np.linalg.norm(embeddings, axis=1) - 1.0).max())
+
+
+MAX_LENGTH_ERROR = 1e-3
+"""Embeddings must have unit length within this: only then is a scalar product a cosine."""
 PROBE_MIN_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.9995}
 """Lowest cosine similarity to the trained encoder that a precision may show on any probe."""
