@@ -78,24 +78,25 @@ class Telemetry:
 def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> Telemetry:
     """Read a CSV with a header: `filename` or `t_s`, and any of the names of `VehicleState`.
 
-    Empty cells and NaN mean not known. Gimbal columns that are zero in every row mean "not
-    recorded" (as DJI writes them for unsupported gimbals), for a camera held at exactly
-    the horizon cannot be used anyway.
+    Empty cells and NaN mean not known; the time alone must be there. Gimbal columns that are zero
+    in every row mean "not recorded" (as DJI writes them for unsupported gimbals), for a camera
+    held at exactly the horizon cannot be used anyway.
 
     Args:
         path: the file.
         ignore: names of `VehicleState` to leave out even where the file has them.
 
     Raises:
-        InputError: unreadable, columns missing, a value that is not a number, a position column
-            whose latitude cannot be one, no rows.
+        InputError: unreadable, columns missing, a row cut short, a value that is not a number, no
+            time where there is a column for it, two rows for one frame, a position column whose
+            latitude cannot be one, no rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             header = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
-            raw = list(reader)
+            raw = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"telemetry {path} cannot be read ({error}); expected a CSV file with a header line"
         raise InputError(msg) from error
@@ -119,30 +120,45 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
             "yaw_deg, at least one of them"
         )
         raise InputError(msg)
-    _check_positions(path, header, raw)
     states: list[VehicleState] = []
+    line_of: dict[str, int] = {}
     first_time: datetime | None = None
-    for line, row in enumerate(raw, start=2):
+    for line, row in raw:
+        if None in row.values():
+            msg = f"telemetry {path} line {line} is cut short; expected {len(header)} cells"
+            raise InputError(msg)
+        _check_position(path, line, row)
         values = {
             name: _number(path, line, column, row[column])
             for name, column in columns.items()
             if name not in ("filename", "time")
         }
-        t_s = values.pop("t_s", None)
-        if t_s is None and "time" in columns:
+        t_s: float | None = float(len(states))
+        if "t_s" in columns:
+            t_s = values.pop("t_s")
+        elif "time" in columns:
             moment = _moment(path, line, row[columns["time"]])
             first_time = first_time or moment
-            t_s = (moment - first_time).total_seconds()
+            t_s = _seconds_since(first_time, moment, path, line)
         if t_s is None:
-            t_s = float(line - 2)
+            msg = f"telemetry {path} line {line} has no {columns['t_s']}; expected seconds"
+            raise InputError(msg)
         states.append(VehicleState(t_s=t_s, **values))
+        if "filename" in columns:
+            name = row[columns["filename"]].strip()
+            if name in line_of:
+                msg = (
+                    f"telemetry {path} line {line}: frame {name!r} has line {line_of[name]} "
+                    "already; expected one row a frame"
+                )
+                raise InputError(msg)
+            line_of[name] = line
     states = _without_unrecorded_gimbal(states)
-    names = [row[columns["filename"]].strip() for row in raw] if "filename" in columns else []
-    return Telemetry(path=path, by_filename=dict(zip(names, states, strict=False)), rows=states)
+    return Telemetry(path=path, by_filename=dict(zip(line_of, states, strict=False)), rows=states)
 
 
-def _number(path: Path, line: int, column: str, text: str | None) -> float | None:
-    if text is None or not text.strip():
+def _number(path: Path, line: int, column: str, text: str) -> float | None:
+    if not text.strip():
         return None
     try:
         value = float(text)
@@ -157,7 +173,8 @@ def _number(path: Path, line: int, column: str, text: str | None) -> float | Non
 
 def _moment(path: Path, line: int, text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text.strip())
+        # Python 3.10 reads no Z.
+        return datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError as error:
         msg = (
             f"telemetry {path} line {line}: time is {text!r}; expected ISO 8601, as "
@@ -166,20 +183,30 @@ def _moment(path: Path, line: int, text: str) -> datetime:
         raise InputError(msg) from error
 
 
-def _check_positions(path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
+def _seconds_since(first: datetime, moment: datetime, path: Path, line: int) -> float:
+    try:
+        return (moment - first).total_seconds()
+    except TypeError as error:
+        msg = (
+            f"telemetry {path} line {line}: the time {moment} and the first one {first} do not "
+            "both have a time zone; give all times with one, or none"
+        )
+        raise InputError(msg) from error
+
+
+def _check_position(path: Path, line: int, row: dict[str, str]) -> None:
     """Catch swapped coordinates even though positions are not used for states."""
-    if "lat_deg" not in header or "lon_deg" not in header:
+    if "lat_deg" not in row or "lon_deg" not in row:
         return
-    for line, row in enumerate(rows, start=2):
-        lat = _number(path, line, "lat_deg", row["lat_deg"])
-        lon = _number(path, line, "lon_deg", row["lon_deg"])
-        if lat is None or lon is None:
-            continue
-        try:
-            check_lat_lon(lat, lon)
-        except InputError as error:
-            msg = f"telemetry {path} line {line}: {error}"
-            raise InputError(msg) from error
+    lat = _number(path, line, "lat_deg", row["lat_deg"])
+    lon = _number(path, line, "lon_deg", row["lon_deg"])
+    if lat is None or lon is None:
+        return
+    try:
+        check_lat_lon(lat, lon)
+    except InputError as error:
+        msg = f"telemetry {path} line {line}: {error}"
+        raise InputError(msg) from error
 
 
 def _without_unrecorded_gimbal(states: list[VehicleState]) -> list[VehicleState]:

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,9 +83,6 @@ def test_iso_times_count_from_the_first_row(tmp_path: Path) -> None:
     assert [s.t_s for s in rows] == pytest.approx([0.0, 0.25, 60.0])
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 11), reason="bug: datetime.fromisoformat takes no Z before Python 3.11"
-)
 def test_iso_times_may_end_in_z(tmp_path: Path) -> None:
     text = "filename,time_utc,height_m\na,2024-10-30T10:05:15Z,1\nb,2024-10-30T10:05:16Z,1\n"
     assert [s.t_s for s in read_telemetry_csv(csv_file(tmp_path, text)).rows] == [0.0, 1.0]
@@ -163,7 +159,6 @@ def test_a_frame_without_a_row_is_refused_by_name(tmp_path: Path) -> None:
         telemetry.at("b.jpg")
 
 
-@pytest.mark.xfail(reason="bug: state.py strips None where a row ends before filename or time")
 @pytest.mark.parametrize(
     "text",
     [
@@ -176,26 +171,22 @@ def test_a_row_cut_short_is_refused_by_line(tmp_path: Path, text: str) -> None:
         read_telemetry_csv(csv_file(tmp_path, text))
 
 
-@pytest.mark.xfail(reason="bug: state.py subtracts a time without a zone from one with a zone")
 def test_times_with_and_without_a_zone_are_refused_by_line(tmp_path: Path) -> None:
     text = "filename,time_utc,height_m\na,2024-10-30T10:05:15+00:00,1\nb,2024-10-30T10:05:16,1\n"
     with pytest.raises(InputError, match="line 3"):
         read_telemetry_csv(csv_file(tmp_path, text))
 
 
-@pytest.mark.xfail(reason="bug: state.py takes the row number for the time of an empty t_s cell")
 def test_an_empty_time_is_refused_by_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 3"):
         read_telemetry_csv(csv_file(tmp_path, "t_s,height_m\n1000,5\n,5\n1002,5\n"))
 
 
-@pytest.mark.xfail(reason="bug: state.py counts rows and not lines; DictReader skips empty lines")
 def test_the_line_number_counts_empty_lines(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 4"):
         read_telemetry_csv(csv_file(tmp_path, "t_s,height_m\n0,5\n\n1,five\n"))
 
 
-@pytest.mark.xfail(reason="bug: state.py keeps the last of two rows for one file without a word")
 def test_two_rows_for_one_frame_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jpg"):
         read_telemetry_csv(csv_file(tmp_path, "filename,height_m\na.jpg,5\na.jpg,6\n"))
