@@ -193,19 +193,16 @@ SOUND = {"width_px": 640, "height_px": 480, "hfov_deg": 70}
             SOUND | {"distortion": 0.1},
             "distortion",
             id="distortion not a list",
-            marks=pytest.mark.xfail(reason="bug: camera.py load makes a tuple outside the try"),
         ),
         pytest.param(
             SOUND | {"distortion": ["a", 0, 0, 0]},
             "distortion",
             id="distortion of text",
-            marks=pytest.mark.xfail(reason="bug: camera.py never looks into the distortion"),
         ),
         pytest.param(
             {**json.loads(CAMERA.to_json()), "cx_px": math.nan},
             "cx_px",
             id="principal point NaN",
-            marks=pytest.mark.xfail(reason="bug: camera.py does not check for finite values"),
         ),
     ],
 )

@@ -208,9 +208,6 @@ def test_an_oblique_view_is_pulled_nearer_than_where_the_axis_meets_the_ground()
     assert_shows_the_ground(view, within=4.0)
 
 
-@pytest.mark.xfail(
-    reason="bug: ground_view._distorted: the polynomial folds back inside 1.5 half diagonals"
-)
 def test_ground_beyond_a_lens_polynomials_fold_is_not_seen() -> None:
     """k1 = -0.25 turns back at r = 1.15; what is farther out must not come back into the mask."""
     camera = replace(Camera.from_hfov(320, 240, 85.0), distortion=(-0.25, 0.0, 0.0, 0.0))
@@ -238,10 +235,31 @@ def test_unknown_headings_are_tried_all_round() -> None:
     assert [h.yaw_deg for h in found] == [30.0 * k for k in range(12)]
 
 
-@pytest.mark.xfail(reason="bug: a measured gimbal yaw makes all twelve headings the same view")
 def test_a_measured_gimbal_yaw_needs_no_search_of_the_heading() -> None:
     state = VehicleState(t_s=0.0, height_m=80.0, gimbal_yaw_deg=40.0, gimbal_pitch_deg=-90.0)
-    assert len(view_hypotheses(state)) == 1
+    assert view_hypotheses(state) == [(40.0, 80.0)]
+
+
+@pytest.mark.parametrize("heading", [None, 10.0])
+def test_a_corrected_hypothesis_turns_a_view_made_with_the_gimbals_yaw(
+    heading: float | None,
+) -> None:
+    """The gimbal says 40 degrees, the camera really looks to 46: the compass is 6 degrees off."""
+    frame = photographed(CAMERA, camera_axes_ned(46.0, -90.0, 0.0), HEIGHT_M)
+    state = VehicleState(
+        t_s=0.0, height_m=HEIGHT_M, yaw_deg=heading, gimbal_yaw_deg=40.0, gimbal_pitch_deg=-90.0
+    )
+    (hypothesis,) = view_hypotheses(state)
+    view = view_of(frame, CAMERA, state, hypothesis.yaw_deg + 6.0)
+    assert_shows_the_ground(view, within=1.5)
+
+
+@pytest.mark.parametrize(
+    "bounds", [(0.0, 100.0), (-5.0, 50.0), (200.0, 100.0), (math.nan, 100.0), (10.0, math.inf)]
+)
+def test_a_range_of_heights_that_is_none_is_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match=r"0 < LOW <= HIGH to --height-range-m"):
+        view_hypotheses(VehicleState(t_s=0.0, yaw_deg=0.0), height_range_m=bounds)
 
 
 @pytest.mark.parametrize("bounds", [(50.0, 200.0), (50.0, 50.0), (50.0, 55.0)])

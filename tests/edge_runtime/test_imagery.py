@@ -274,7 +274,6 @@ def test_a_file_without_tiles_is_refused(tmp_path: Path) -> None:
         ImageryStore(tmp_path / "map.mbtiles")
 
 
-@pytest.mark.xfail(reason="bug: imagery.py puts the path into a file: address without quoting it")
 @pytest.mark.parametrize("name", ["map #2.mbtiles", "what?.mbtiles", "100%25.mbtiles"])
 def test_a_path_may_have_any_characters(
     tmp_path: Path, make_mbtiles: MakeMbtiles, name: str
@@ -283,9 +282,6 @@ def test_a_path_may_have_any_characters(
     store.close()
 
 
-@pytest.mark.xfail(
-    reason="bug: ImageryStore.bounds lets a KeyError out where metadata has no bounds"
-)
 def test_imagery_without_bounds_is_refused(tmp_path: Path, make_mbtiles: MakeMbtiles) -> None:
     path = make_mbtiles(tmp_path / "map.mbtiles", plain)
     db = sqlite3.connect(path)
@@ -315,12 +311,10 @@ def encoded(image: npt.NDArray[np.integer[Any]]) -> bytes:
         pytest.param(
             b"",
             id="nothing",
-            marks=pytest.mark.xfail(reason="bug: imagery.decode_tile: imdecode raises on no bytes"),
         ),
         pytest.param(
             encoded(np.full((256, 256, 3), 257, np.uint16)),
             id="16 bits",
-            marks=pytest.mark.xfail(reason="bug: imagery.decode_tile cuts 16-bit values to 8 bits"),
         ),
     ],
 )

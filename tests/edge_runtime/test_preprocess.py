@@ -75,9 +75,6 @@ def test_what_the_encoder_is_made_of_is_not(change: dict[str, Any]) -> None:
     assert replace(SPEC, **change).preprocessing_hash() == SPEC.preprocessing_hash()
 
 
-@pytest.mark.xfail(
-    reason="bug: preprocess.py hashes 100 and 100.0 differently although they are equal"
-)
 def test_equal_specs_have_equal_hashes() -> None:
     same = replace(SPEC, ground_size_m=100)
     assert same == SPEC
