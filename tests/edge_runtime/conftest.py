@@ -20,6 +20,7 @@ from usearch.index import Index
 from edge_runtime.artefact import writing_artefact
 from edge_runtime.backends.protocol import BackendInfo
 from edge_runtime.bundle import PROBES, Bundle
+from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
 from edge_runtime.preprocess import EncoderSpec
 from edge_runtime.satellite_index import (
     CENTRE,
@@ -347,3 +348,64 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory, make_mbtiles: Callable[.
         graph.save(str(folder / VECTORS))
         meta["tiles"] = len(grid)
     return root
+
+
+# --- a flight over the index -------------------------------------------------------------------
+
+
+class Scene:
+    """Photographs of the index's own ground, rendered one ray a pixel."""
+
+    def __init__(self) -> None:
+        """Paint the map of `index_dir` once more."""
+        x, y = world_pixel(MAP_LAT_DEG, MAP_LON_DEG, MAP_ZOOM)
+        self._first_px = (round(x / 256 - 1) * 256, round(y / 256 - 1) * 256)
+        self._picture = _coloured_noise((512, 512), 11)
+        self.camera = Camera.from_hfov(240, 180, 80.0, stabilised=False)
+
+    @staticmethod
+    def position(east_m: float, north_m: float) -> tuple[float, float]:
+        """Latitude and longitude at an offset from the middle of the map.
+
+        (Series for the length of a degree: NGA, Snyder 1987 p. 25.)
+        """
+        lat = math.radians(MAP_LAT_DEG)
+        m_per_lat = 111132.954 - 559.822 * math.cos(2 * lat) + 1.175 * math.cos(4 * lat)
+        m_per_lon = 111412.84 * math.cos(lat) - 93.5 * math.cos(3 * lat) + 0.118 * math.cos(5 * lat)
+        return MAP_LAT_DEG + north_m / m_per_lat, MAP_LON_DEG + east_m / m_per_lon
+
+    def photo(
+        self,
+        east_m: float,
+        north_m: float,
+        *,
+        height_m: float = 100.0,
+        yaw_deg: float = 0.0,
+        pitch_deg: float = 0.0,
+        roll_deg: float = 0.0,
+        camera: Camera | None = None,
+    ) -> U8:
+        """(H, W, 3) uint8 RGB as a camera there would see it; black beyond the map."""
+        camera = camera or self.camera
+        ned_from_optical = optical_to_ned(
+            camera, yaw_deg=yaw_deg, pitch_deg=pitch_deg, roll_deg=roll_deg
+        )
+        from_pixel = np.linalg.inv(ground_to_image(camera, ned_from_optical, height_m))
+        columns, rows = np.meshgrid(np.arange(camera.width_px), np.arange(camera.height_px))
+        ray = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1).astype(np.float64)
+        east, north, w = from_pixel @ ray
+        east, north = east / w + east_m, north / w + north_m
+        lat_0, lon_0 = self.position(0.0, 0.0)
+        lat_1, lon_1 = self.position(1.0, 1.0)
+        lat, lon = lat_0 + north * (lat_1 - lat_0), lon_0 + east * (lon_1 - lon_0)
+        n = 256 * 2**MAP_ZOOM
+        x = (lon + 180) / 360 * n - 0.5 - self._first_px[0]
+        y = (1 - np.arcsinh(np.tan(np.radians(lat))) / math.pi) / 2 * n - 0.5 - self._first_px[1]
+        shape = (camera.height_px, camera.width_px)
+        x, y = (v.reshape(shape).astype(np.float32) for v in (x, y))
+        return np.asarray(cv2.remap(self._picture, x, y, cv2.INTER_LINEAR), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def scene() -> Scene:
+    return Scene()
