@@ -1,0 +1,88 @@
+import json
+from dataclasses import asdict, fields
+
+import pytest
+
+from edge_runtime.errors import InputError
+from train.cli import config_with
+from train.config import TrainConfig
+
+
+def test_settings_change_what_they_name_and_nothing_else() -> None:
+    found = config_with(TrainConfig(), ["epochs=3", "learning_rate=1e-4", "sampling=gps"])
+    assert (found.epochs, found.learning_rate, found.sampling) == (3, 1e-4, "gps")
+    kept = {k: v for k, v in asdict(found).items() if v != asdict(TrainConfig())[k]}
+    assert set(kept) == {"epochs", "learning_rate", "sampling"}
+
+
+def test_settings_have_the_type_of_their_field() -> None:
+    found = config_with(
+        TrainConfig(), ["epochs=3", "flip=1", "threads=2", "architecture=test_resnet"]
+    )
+    assert isinstance(found.epochs, int)
+    assert isinstance(found.flip, float)
+    assert found.threads == 2
+    assert found.architecture == "test_resnet"
+
+
+def test_the_last_of_equal_settings_counts() -> None:
+    assert config_with(TrainConfig(), ["epochs=3", "epochs=5"]).epochs == 5
+
+
+def test_no_setting_is_the_default() -> None:
+    assert config_with(TrainConfig(), []) == TrainConfig()
+
+
+def test_a_config_survives_json() -> None:
+    assert TrainConfig(**json.loads(json.dumps(asdict(TrainConfig())))) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("item", "near"),
+    [("epoch=3", "epochs"), ("lerning_rate=1", "learning_rate"), ("batchsize=8", "batch_size")],
+)
+def test_an_unknown_setting_names_the_nearest(item: str, near: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean {near}\\?"):
+        config_with(TrainConfig(), [item])
+
+
+def test_an_unknown_setting_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="Known: ") as caught:
+        config_with(TrainConfig(), ["zzz=1"])
+    for field in fields(TrainConfig):
+        assert field.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        pytest.param("epochs=1.5", "expected int", id="a fraction of an epoch"),
+        pytest.param("epochs=", "expected int", id="nothing"),
+        pytest.param("flip=often", "expected float", id="a word"),
+        pytest.param("threads=all", "expected int", id="threads by name"),
+        pytest.param("epochs", "is not NAME=VALUE", id="no value"),
+        pytest.param("sampling=hard", "expected one of .*'similarity'", id="unknown sampling"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(item: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        config_with(TrainConfig(), [item])
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        pytest.param("batch_size=1", "at least 2 pairs", id="no negatives"),
+        pytest.param("epochs=0", "must be positive", id="no epoch"),
+        pytest.param("learning_rate=0", "must be positive", id="no learning"),
+        pytest.param("learning_rate=nan", "must be positive", id="learning rate not a number"),
+        pytest.param("size_px=100", "multiple of 32", id="odd size"),
+        pytest.param("shift_m=-1", "shift_m", id="negative shift"),
+        pytest.param("shift_m=30", "shift_m", id="shift out of the view"),
+        pytest.param("shift_m=nan", "shift_m", id="shift not a number"),
+        pytest.param("ground_size_m=0", "ground_size_m", id="no ground"),
+    ],
+)
+def test_a_value_that_cannot_train_is_refused(item: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        config_with(TrainConfig(), [item])

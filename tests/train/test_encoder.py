@@ -1,0 +1,268 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edge_runtime.artefact import writing_artefact
+from edge_runtime.errors import ArtefactError, InputError
+from train.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INITIAL_LOGIT_SCALE,
+    Encoder,
+    load_checkpoint,
+    load_timm_weights,
+    new_encoder,
+    save_checkpoint,
+)
+from train.timm_import import timm
+
+MakeEncoder = Callable[..., Encoder]
+
+
+def pictures(count: int, size_px: int = 64, seed: int = 1) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (count, size_px, size_px, 3), np.uint8))
+
+
+@torch.inference_mode()
+def embedded(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = encoder.eval()(images)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("test_resnet", 96), ("test_convnext", 64), ("mobilenetv3_small_050", 1024)],
+)
+def test_uint8_pictures_become_float32_rows_of_unit_length(
+    architecture: str, size: int, make_encoder: MakeEncoder
+) -> None:
+    encoder = make_encoder(architecture=architecture)
+    found = embedded(encoder, pictures(5))
+    assert encoder.spec.embedding_size == size
+    assert found.shape == (5, size)
+    assert found.dtype == torch.float32
+    assert torch.linalg.norm(found, dim=1).numpy() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_normalisation_is_inside_and_equals_a_manual_call_of_timm(
+    make_encoder: MakeEncoder,
+) -> None:
+    encoder = make_encoder()
+    body = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    body.load_state_dict(encoder.body.state_dict())
+    images = pictures(4)
+    scaled = (images.numpy() / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    planes = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.inference_mode():
+        raw = body(planes).numpy()
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    assert embedded(encoder, images).numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_picture_has_the_same_embedding_alone_and_in_a_batch(make_encoder: MakeEncoder) -> None:
+    encoder, images = make_encoder(), pictures(6)
+    alone = torch.cat([embedded(encoder, images[k : k + 1]) for k in range(6)])
+    assert embedded(encoder, images).numpy() == pytest.approx(alone.numpy(), abs=1e-5)
+
+
+def test_a_black_picture_still_has_a_finite_embedding(make_encoder: MakeEncoder) -> None:
+    found = embedded(make_encoder(), torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert torch.isfinite(found).all()
+
+
+def test_the_temperature_starts_at_007(make_encoder: MakeEncoder) -> None:
+    # Deuser et al. 2023, section 4: logit scale ln(1 / 0.07), used as its exponential.
+    assert float(make_encoder().logit_scale.detach().exp()) == pytest.approx(1 / 0.07)
+    assert pytest.approx(2.6592600) == INITIAL_LOGIT_SCALE
+
+
+def test_a_checkpoint_brings_back_the_same_encoder(
+    make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    encoder, images = make_encoder(), pictures(4)
+    with torch.no_grad():
+        encoder.logit_scale.fill_(3.25)
+    expected = embedded(encoder, images)
+    save_checkpoint(tmp_path / "ckpt", encoder, {"note": [1, 2]})
+    found = load_checkpoint(tmp_path / "ckpt")
+    assert torch.equal(embedded(found.encoder, images), expected)
+    assert float(found.encoder.logit_scale.detach()) == 3.25
+    assert found.encoder.spec == encoder.spec
+    assert found.config["note"] == [1, 2]
+    assert not found.encoder.training
+
+
+def test_a_checkpoint_is_known_by_its_weights_alone(
+    make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    digests = []
+    for name, seed, note in (("a", 0, "one"), ("b", 0, "two"), ("c", 1, "one")):
+        save_checkpoint(tmp_path / name, make_encoder(seed), {"note": note})
+        digests.append(load_checkpoint(tmp_path / name).weights_sha256)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_arguments_for_timm_are_kept_in_the_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder("test_resnet", size_px=64, model_args={"global_pool": "max"})
+    expected = embedded(encoder, pictures(2))
+    save_checkpoint(tmp_path / "ckpt", encoder, {})
+    assert torch.equal(embedded(load_checkpoint(tmp_path / "ckpt").encoder, pictures(2)), expected)
+
+
+def test_an_unknown_architecture_is_refused_with_near_names() -> None:
+    with pytest.raises(InputError, match="near names: .*'mobilenetv4_conv_small'"):
+        new_encoder("mobilenetv4_conv_smal", size_px=64)
+
+
+def test_an_embedding_size_that_the_network_has_not_is_refused(make_encoder: MakeEncoder) -> None:
+    spec = replace(make_encoder().spec, embedding_size=97)
+    with pytest.raises(InputError, match="gives embeddings of 96; the configuration says 97"):
+        Encoder(spec)
+
+
+def written_over(checkpoint: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Seal a checkpoint again with another config.json, as a careless tool might."""
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    config = json.loads((checkpoint / "config.json").read_text())
+    change(config)
+    with writing_artefact(checkpoint, "checkpoint", {}) as folder:
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"), [("test_convnext", 64), ("mobilenetv3_small_050", 1024)]
+)
+def test_weights_of_another_architecture_are_refused_in_one_line(
+    architecture: str, size: int, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "ckpt", make_encoder(), {})
+    written_over(
+        tmp_path / "ckpt",
+        lambda c: c["encoder"].update(architecture=architecture, embedding_size=size),
+    )
+    with pytest.raises(ArtefactError, match="does not fit this architecture") as caught:
+        load_checkpoint(tmp_path / "ckpt")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert "python -m train fit" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda c: c.pop("encoder"), id="no encoder"),
+        pytest.param(lambda c: c.pop("model_args"), id="no model arguments"),
+        pytest.param(lambda c: c["encoder"].pop("mean"), id="no mean"),
+        pytest.param(lambda c: c["encoder"].update(colour="sepia"), id="unknown name"),
+    ],
+)
+def test_a_config_of_another_version_is_refused(
+    change: Callable[[dict[str, Any]], None], make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "ckpt", make_encoder(), {})
+    written_over(tmp_path / "ckpt", change)
+    with pytest.raises(ArtefactError, match="train it again"):
+        load_checkpoint(tmp_path / "ckpt")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_an_altered_checkpoint_is_refused(
+    name: str, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "ckpt", make_encoder(), {})
+    data = bytearray((tmp_path / "ckpt" / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "ckpt" / name).write_bytes(data)
+    with pytest.raises(ArtefactError, match="has digest .* Copy the checkpoint folder again"):
+        load_checkpoint(tmp_path / "ckpt")
+
+
+def test_a_missing_checkpoint_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="Make one with: python -m train fit"):
+        load_checkpoint(tmp_path / "nothing")
+
+
+# --- plain timm weights ----------------------------------------------------------------------
+
+
+def timm_weights(path: Path, architecture: str, **arguments: Any) -> Any:
+    """A network with its classifier, random weights, saved as timm's hub files are."""
+    torch.manual_seed(5)
+    model = timm.create_model(architecture, pretrained=False, **arguments).eval()
+    save_file(model.state_dict(), path)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
+def test_plain_timm_weights_lose_their_classifier_and_nothing_else(
+    architecture: str, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    model = timm_weights(tmp_path / "w.safetensors", architecture, num_classes=10)
+    encoder = make_encoder(architecture=architecture)
+    load_timm_weights(encoder, tmp_path / "w.safetensors")
+    images = pictures(3)
+    scaled = (images / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    with torch.inference_mode():
+        raw = model.forward_head(
+            model.forward_features(scaled.permute(0, 3, 1, 2)), pre_logits=True
+        )
+    expected = torch.nn.functional.normalize(raw).numpy()
+    assert embedded(encoder, images).numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_weights_in_half_precision_are_widened(make_encoder: MakeEncoder, tmp_path: Path) -> None:
+    timm_weights(tmp_path / "w.safetensors", "test_resnet")
+    state = load_file(tmp_path / "w.safetensors")
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    encoder = make_encoder()
+    load_timm_weights(encoder, tmp_path / "half.safetensors")
+    assert encoder.body_dtype == torch.float32
+
+
+def test_weights_without_a_layer_are_refused(make_encoder: MakeEncoder, tmp_path: Path) -> None:
+    timm_weights(tmp_path / "w.safetensors", "test_resnet")
+    state = load_file(tmp_path / "w.safetensors")
+    lost = next(name for name in state if name.endswith("conv1.weight"))
+    del state[lost]
+    save_file(state, tmp_path / "less.safetensors")
+    with pytest.raises(InputError, match="does not fit this architecture: Missing key"):
+        load_timm_weights(make_encoder(), tmp_path / "less.safetensors")
+
+
+def test_weights_of_another_network_are_refused(make_encoder: MakeEncoder, tmp_path: Path) -> None:
+    timm_weights(tmp_path / "w.safetensors", "test_convnext")
+    with pytest.raises(InputError, match="does not fit this architecture") as caught:
+        load_timm_weights(make_encoder(), tmp_path / "w.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(
+    make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(InputError, match="expected a safetensors file"):
+        load_timm_weights(make_encoder(), tmp_path / "w.safetensors")
+
+
+def test_a_newer_checkpoint_replaces_the_older_one_whole(
+    make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "ckpt", make_encoder(0), {"n": 1})
+    (tmp_path / "ckpt" / "stray.txt").write_text("left by someone")
+    save_checkpoint(tmp_path / "ckpt", make_encoder(1), {"n": 2})
+    assert load_checkpoint(tmp_path / "ckpt").config["n"] == 2
+    assert not (tmp_path / "ckpt" / "stray.txt").exists()
+    shutil.rmtree(tmp_path / "ckpt")
+    assert list(tmp_path.iterdir()) == []
