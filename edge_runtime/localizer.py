@@ -42,8 +42,9 @@ from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
 
-_LASTING_ATTITUDE_SHARE = 0.4
-"""Part of a measured attitude's error that stays the same from frame to frame."""
+_MEASURED_ATTITUDE, _ASSUMED_ATTITUDE = (0.4, 0.92), (1.0, 0.25)
+"""How much of an attitude error lasts and how much varies from frame to frame, as factors on its
+sigma: the lasting part moves every fix alike, the varying part is noise to the tracker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ class Localizer:
                 self._window_ms += 0.2 * (spent - self._window_ms)
             clock.mark("refine")
         self._tracker.update(
-            [self._measurement(m) for m in matches],
+            [self._measurement(m, state) for m in matches],
             searched_m2=self._searched_m2(near),
             velocity_mps=velocity,
         )
@@ -302,8 +303,9 @@ class Localizer:
         shed.append("candidates")
         return affordable
 
-    def _measurement(self, match: Match) -> Measurement:
-        sigma_m = math.hypot(match.sigma_m, self._attitude_m(match.height_m, match))
+    def _measurement(self, match: Match, state: VehicleState) -> Measurement:
+        varying = _attitude_shares(state)[1]
+        sigma_m = math.hypot(match.sigma_m, varying * self._attitude_m(match.height_m, match))
         return Measurement(match.lat_deg, match.lon_deg, sigma_m, match.log_evidence)
 
     def _attitude_m(self, height_m: float, match: Match | None) -> float:
@@ -335,9 +337,8 @@ class Localizer:
         if usable and estimate is not None:
             # The lasting part of attitude errors does not average out over frames: it is a floor.
             height_m = state.height_m or (best.height_m if best else 0.0)
-            measured = state.pitch_deg is not None or state.gimbal_pitch_deg is not None
-            lasting = _LASTING_ATTITUDE_SHARE if measured else 1.0
-            eph_m = math.hypot(estimate.best.sigma_m, lasting * self._attitude_m(height_m, best))
+            lasting_m = _attitude_shares(state)[0] * self._attitude_m(height_m, best)
+            eph_m = math.hypot(estimate.best.sigma_m, lasting_m)
             if self._reported_track != estimate.best.track_id:
                 self._reset_counter += self._reported_track is not None
                 self._reported_track = estimate.best.track_id
@@ -414,6 +415,12 @@ class _StageClock:
     def elapsed_ms(self) -> float:
         """Capture included."""
         return 1e3 * (time.perf_counter() - self._start) + self._capture_ms
+
+
+def _attitude_shares(state: VehicleState) -> tuple[float, float]:
+    """Lasting and varying share of the attitude's error: an assumed attitude is wrong for good."""
+    measured = state.pitch_deg is not None or state.gimbal_pitch_deg is not None
+    return _MEASURED_ATTITUDE if measured else _ASSUMED_ATTITUDE
 
 
 def _velocity(state: VehicleState) -> tuple[float, float] | None:
