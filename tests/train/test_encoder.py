@@ -120,7 +120,7 @@ def test_arguments_for_timm_are_kept_in_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_is_refused_with_near_names() -> None:
-    with pytest.raises(InputError, match="near names: .*'mobilenetv4_conv_small'"):
+    with pytest.raises(InputError, match=r"near names: .*'mobilenetv4_conv_small'"):
         new_encoder("mobilenetv4_conv_smal", size_px=64)
 
 
@@ -184,7 +184,7 @@ def test_an_altered_checkpoint_is_refused(
     data = bytearray((tmp_path / "ckpt" / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "ckpt" / name).write_bytes(data)
-    with pytest.raises(ArtefactError, match="has digest .* Copy the checkpoint folder again"):
+    with pytest.raises(ArtefactError, match=r"has digest .* Copy the checkpoint folder again"):
         load_checkpoint(tmp_path / "ckpt")
 
 
