@@ -244,7 +244,8 @@ def test_evidence_means_what_it_says_over_many_places(
 ) -> None:
     """A likelihood ratio averages to one where the hypothesis is wrong, or to less if careful."""
     rng = np.random.default_rng(0)
-    right, wrong = [], []
+    right: list[float] = []
+    wrong: list[float] = []
     for _ in range(10):
         east, north = (float(v) for v in rng.uniform((-100, -250), 250))
         others = [candidate(*rng.uniform((-100, -300), 300).tolist()) for _ in range(6)]
