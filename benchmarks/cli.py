@@ -16,7 +16,7 @@ from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import InputError, SkyfixError
 
-COMMANDS = ("accuracy", "latency", "report")
+COMMANDS = ("accuracy", "latency", "photographs", "report")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _accuracy(args)
         elif args.command == "latency":
             _latency(args)
+        elif args.command == "photographs":
+            _photographs(args)
         else:
             _report(args)
     except SkyfixError as error:
@@ -86,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     latency.add_argument("--device", default="", help="name of the machine the logs were made on")
     _add_output(latency)
+
+    photographs = _add(
+        commands, "photographs", "bring a set of real photographs into the commands' form"
+    )
+    photographs.add_argument("set", choices=("fengyuan", "ariel"), help="docs/photographs.md")
+    photographs.add_argument("data", type=Path, help="the set's folder")
+    photographs.add_argument("out", type=Path, help="folder to write map, telemetry, truth into")
 
     report = _add(commands, "report", "one HTML page with every figure, readable offline")
     report.add_argument("--index", type=Path, required=True, help="index folder: the map's imagery")
@@ -181,6 +190,14 @@ def _accuracy(args: argparse.Namespace) -> None:
         for log, truth in zip(args.log, args.truth, strict=True)
     )
     print(f"next: python -m benchmarks report --index INDEX {pairs} --out report.html")
+
+
+def _photographs(args: argparse.Namespace) -> None:
+    from benchmarks.photographs import prepare
+
+    photos = prepare(args.set, args.data, args.out)
+    print(f"Photographs are in {photos}; map, telemetry, truth and camera in {args.out}.")
+    print(f"next: python -m export index --imagery {args.out}/map.tif --bundle BUNDLE --out INDEX")
 
 
 def _row(flights: Any, args: argparse.Namespace, make: Any) -> AccuracyRow:

@@ -95,7 +95,6 @@ class Localizer:
         self._seq = 0
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
-        self._was_ok = False
         self._reset_counter = 0
         self._window_ms = 8.0
         self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
@@ -342,7 +341,6 @@ class Localizer:
             if self._reported_track != estimate.best.track_id:
                 self._reset_counter += self._reported_track is not None
                 self._reported_track = estimate.best.track_id
-        self._was_ok = usable
         clock.mark("track")
         total_ms = clock.elapsed_ms()
         fix = Fix(
@@ -384,11 +382,15 @@ class Localizer:
         if estimate is None:
             return "ABSTAIN", problem or "no match yet"
         best = estimate.best
-        without_match = best.misses >= 3 and best.since_match_s > self.config.lost_after_s
-        if without_match or estimate.probability < 0.5:
-            if self._was_ok or self._reported_track is not None:
-                return "LOST", problem or f"no agreeing match for {best.since_match_s:.1f} s"
-            return "ABSTAIN", problem or "several places fit"
+        tracked = self._reported_track is not None
+        if best.misses >= 3 and best.since_match_s > self.config.lost_after_s:
+            reason = problem or f"no agreeing match for {best.since_match_s:.1f} s"
+            return ("LOST" if tracked else "ABSTAIN"), reason
+        if estimate.probability < 0.5:
+            reason = (
+                problem or f"several places fit, the best is believed {estimate.probability:.0%}"
+            )
+            return ("LOST" if tracked else "ABSTAIN"), reason
         if estimate.probability < self.config.ok_probability:
             return "ABSTAIN", problem or f"believed only {estimate.probability:.1%}"
         if best.sigma_m > self.config.max_eph_m:
