@@ -409,3 +409,18 @@ class Scene:
 @pytest.fixture(scope="session")
 def scene() -> Scene:
     return Scene()
+
+
+@pytest.fixture(scope="session")
+def flight_dir(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Path:
+    """photos/, telemetry.csv and camera.json of four frames. Read only: it is shared."""
+    root = tmp_path_factory.mktemp("flight")
+    (root / "photos").mkdir()
+    lines = ["filename,t_s,height_m,yaw_deg,pitch_deg,roll_deg"]
+    for k in range(4):
+        rgb = scene.photo(-30.0 + 12 * k, 10.0 + 5 * k, yaw_deg=20.0 + k, pitch_deg=4.0)
+        assert cv2.imwrite(str(root / "photos" / f"{k:03d}.png"), rgb[..., ::-1])
+        lines.append(f"{k:03d}.png,{0.5 * k},101.0,{19.0 + k},4.0,0.0")
+    (root / "telemetry.csv").write_text("\n".join(lines) + "\n")
+    (root / "camera.json").write_text(scene.camera.to_json())
+    return root
