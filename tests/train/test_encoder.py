@@ -266,3 +266,29 @@ def test_a_newer_checkpoint_replaces_the_older_one_whole(
     assert not (tmp_path / "ckpt" / "stray.txt").exists()
     shutil.rmtree(tmp_path / "ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what timm refuses -------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(reason="errors of timm pass as tracebacks")
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        pytest.param("convnext_atto.nonsense", {}, id="unknown pretrained tag"),
+        pytest.param("vit_tiny_patch16_224", {}, id="made for another size"),
+        pytest.param("test_resnet", {"nonsense": "1"}, id="unknown argument"),
+    ],
+)
+def test_what_timm_cannot_build_is_refused_in_words(
+    architecture: str, arguments: dict[str, str]
+) -> None:
+    with pytest.raises(InputError, match=architecture):
+        new_encoder(architecture, size_px=64, model_args=arguments)
+
+
+@pytest.mark.xfail(reason="`num_features` is believed before the network is asked")
+def test_an_embedding_size_before_the_head_is_refused(make_encoder: MakeEncoder) -> None:
+    spec = make_encoder(architecture="mobilenetv3_small_050").spec
+    with pytest.raises(InputError, match="gives embeddings of 1024"):
+        Encoder(replace(spec, embedding_size=288))

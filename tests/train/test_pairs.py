@@ -226,3 +226,21 @@ def test_a_folder_that_is_no_world_is_refused(tmp_path: Path, content: str | Non
         (tmp_path / "world.json").write_text(content)
     with pytest.raises(InputError, match="Make one with: python -m train world"):
         world_folders(tmp_path, "train")
+
+
+@pytest.mark.xfail(reason="only latitude and longitude are checked")
+@pytest.mark.parametrize("column", ["height_m", "yaw_deg", "pitch_deg", "roll_deg"])
+def test_a_pose_that_is_not_a_number_is_refused(tmp_path: Path, column: str) -> None:
+    values = {"lat_deg": "1", "lon_deg": "2", "height_m": "3"} | dict.fromkeys(
+        ("yaw_deg", "pitch_deg", "roll_deg"), "0"
+    )
+    values[column] = "nan"
+    (tmp_path / "truth.csv").write_text(HEADER + ",".join(["a", *values.values()]) + "\n")
+    with pytest.raises(InputError, match=r"truth\.csv.*a"):
+        read_truth_csv(tmp_path / "truth.csv")
+
+
+@pytest.mark.xfail(reason="NumPy's error about nothing to join", raises=ValueError)
+def test_a_world_without_flights_has_nothing_to_evaluate_and_says_so(tiny_world: Path) -> None:
+    with pytest.raises(InputError, match="flight"):
+        joined([load(folder) for folder in world_folders(tiny_world, "held_out")])
