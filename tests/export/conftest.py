@@ -125,6 +125,9 @@ class Raster:
     def column_row(self, lat_deg: float, lon_deg: float) -> tuple[float, float]:
         """Where a position lies; the first pixel's centre is (0.5, 0.5)."""
         x, y = transform("EPSG:4326", self.crs, [lon_deg], [lat_deg])[:2]
+        turn = {"EPSG:4326": 360.0, "EPSG:3857": 40_075_016.685578488}.get(self.crs)
+        if turn:  # Count on across the antimeridian, as the raster does.
+            x[0] = self.transform.c + (x[0] - self.transform.c) % turn
         column, row = ~self.transform @ (x[0], y[0])
         return float(column), float(row)
 

@@ -14,18 +14,14 @@ import torch
 
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.errors import GateError
-from export.onnx_encoder import at_precision, check_structure
-from train.encoder import Encoder
+from export.onnx_encoder import at_precision, check_structure, export_onnx
+from train.encoder import Encoder, new_encoder
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 Export = Callable[[str], Any]
 
-ARCHITECTURES = [
-    "test_resnet",
-    "test_convnext",
-    pytest.param("mobilenetv3_small_050", marks=pytest.mark.slow),
-]
+ARCHITECTURES = ["test_resnet", "test_convnext"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
@@ -67,6 +63,17 @@ def test_onnx_runtime_equals_pytorch_at_any_batch_size(
         assert found.shape == expected.shape
         assert cosines(found, expected).min() >= least
         assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_mobile_network_with_hard_activations_equals_pytorch(tmp_path: Path) -> None:
+    torch.manual_seed(12)
+    encoder = new_encoder("mobilenetv3_small_050", size_px=64).eval()
+    export_onnx(encoder, tmp_path / "e.onnx", "fp32")
+    for count in (1, 3):
+        images = pictures(count)
+        found = by_onnx_runtime(tmp_path / "e.onnx", images)
+        assert cosines(found, by_torch(encoder, images)).min() >= 0.99999
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
