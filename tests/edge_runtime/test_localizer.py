@@ -151,6 +151,19 @@ def test_a_tilted_camera_tells_where_it_looks_from_where_it_is(
     assert look_m == pytest.approx(HEIGHT_M * math.tan(off_nadir), abs=2)
 
 
+def test_headings_are_reported_from_0_to_360(localizer: Localizer, scene: Any) -> None:
+    fix = localizer.step(scene.photo(0, 0, yaw_deg=-7), state(yaw_deg=-6.0))
+    assert fix.yaw_deg == pytest.approx(353, abs=1)
+
+
+def test_a_position_less_accurate_than_asked_for_is_not_given(
+    make_localizer: Callable[..., Localizer], scene: Any
+) -> None:
+    fix = make_localizer(max_eph_m=0.5).step(scene.photo(0, 0), state())
+    assert abstains(fix)
+    assert fix.reason == "accuracy only 2 m"
+
+
 def test_an_unknown_heading_is_searched(localizer: Localizer, scene: Any) -> None:
     for t, yaw in enumerate((77.0, 80.0, 83.0)):
         photo = scene.photo(10.0 * t, 0, yaw_deg=yaw)

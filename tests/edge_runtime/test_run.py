@@ -14,6 +14,7 @@ from edge_runtime.errors import InputError, SkyfixError
 from edge_runtime.fix import Fix
 from edge_runtime.flight_log import RunSettings, read_log, read_settings, settings_path
 from edge_runtime.geodesy import distance_m
+from edge_runtime.localizer import Localizer
 from edge_runtime.run import differing_fields, replay, run
 
 pytest.importorskip("onnxruntime")
@@ -153,6 +154,22 @@ def test_nothing_is_written_when_an_input_is_wrong(
     with pytest.raises(SkyfixError):
         run(wrong(settings), tmp_path / "out" / "fixes.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_opened_is_closed_when_the_prior_is_refused(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Localizer] = []
+    original = Localizer.close
+
+    def counted(self: Localizer) -> None:
+        closed.append(self)
+        original(self)
+
+    monkeypatch.setattr(Localizer, "close", counted)
+    with pytest.raises(InputError):
+        run(REFUSED["a prior off the map"](settings), tmp_path / "fixes.jsonl")
+    assert len(closed) == 1
 
 
 def test_an_older_log_survives_a_wrong_input(settings: RunSettings, tmp_path: Path) -> None:

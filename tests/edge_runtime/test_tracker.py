@@ -155,12 +155,15 @@ def test_one_overwhelming_match_is_believed() -> None:
     assert estimate.best.sigma_m == pytest.approx(3)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.1])
 @pytest.mark.parametrize("evidence", [-5.0, 0.0, WEAK, 3.0])
-def test_the_first_match_is_believed_as_bayes_says(evidence: float) -> None:
-    """Right place found and agreeing (0.7 e^x) against right place not among the matches (0.3)."""
-    likelihood = 0.7 * math.exp(evidence)
-    estimate = seen(Tracker(AREA_M2), 0, place(0, 0, evidence))
-    assert probability(estimate) == pytest.approx(likelihood / (likelihood + 0.3), rel=1e-9)
+def test_the_first_match_is_believed_as_bayes_says(evidence: float, share: float) -> None:
+    """Right place searched, found and agreeing (0.7 e^x) against not among the matches (0.3)."""
+    tracker = Tracker(AREA_M2)
+    tracker.update([place(0, 0, evidence)], searched_m2=share * AREA_M2)
+    likelihood = 0.7 * math.exp(evidence) * share
+    expected = likelihood / (likelihood + 0.3)
+    assert probability(tracker.estimate()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_one_weak_match_is_not_believed() -> None:
@@ -221,6 +224,15 @@ def test_a_wrong_prior_is_given_up() -> None:
         estimate = seen(tracker, t, place(900, 0, STRONG))
     assert probability(estimate) > CERTAIN
     assert offset_m(estimate) == pytest.approx((900, 0), abs=5)
+
+
+def test_a_sharp_prior_says_more_than_a_vague_one() -> None:
+    believed = []
+    for sigma_m in (5.0, 50.0, 300.0):
+        tracker = Tracker(AREA_M2)
+        tracker.start_at(*HERE, sigma_m)
+        believed.append(probability(seen(tracker, 0, place(3, 0, -2.0))))
+    assert believed[0] > believed[1] > believed[2]
 
 
 # --- following -------------------------------------------------------------------------------
@@ -378,13 +390,20 @@ def test_a_single_track_is_the_textbook_kalman_filter(with_velocity: bool) -> No
     np.testing.assert_allclose(best.covariance[0::2, 1::2], 0, atol=1e-9)
 
 
-def test_a_match_outside_four_sigma_starts_another_hypothesis(tracked: Tracker) -> None:
-    before = tracked.estimate()
-    assert before is not None
-    seen(tracked, 10, place(100, 60, STRONG))
-    ids = {h.track_id for h in tracked.hypotheses()}
-    assert before.best.track_id in ids
-    assert len(ids) == 2
+@pytest.mark.parametrize(("sigmas", "explained"), [(3.5, True), (4.5, False), (-4.5, False)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_match_outside_four_sigma_starts_another_hypothesis(
+    tracked: Tracker, axis: int, sigmas: float, explained: bool
+) -> None:
+    before = tracked.hypotheses()[0]
+    tracked.predict(10)
+    expected = tracked.hypotheses()[0]
+    spread_m = math.sqrt(expected.covariance[axis, axis] + 3.0**2)
+    shift = (sigmas * spread_m, 0.0) if axis == 0 else (0.0, sigmas * spread_m)
+    east, north = offset_m(tracked.estimate())
+    tracked.update([place(east + shift[0], north + shift[1], STRONG)], searched_m2=AREA_M2)
+    old = next(h for h in tracked.hypotheses() if h.track_id == before.track_id)
+    assert (old.misses == 0) == explained
 
 
 def test_hypotheses_of_one_place_become_one() -> None:
