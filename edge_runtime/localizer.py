@@ -90,6 +90,7 @@ class Localizer:
         """Put opened parts together; `Localizer.open` opens them from folders."""
         self.bundle, self.index, self.backend, self.camera = bundle, index, backend, camera
         self.config = config or LocalizerConfig()
+        tracker = tracker or TrackerConfig(view_m=index.level.size_m / 2)
         self._tracker = Tracker(index.area_m2(), tracker)
         self._refiner = Refiner(index.imagery)
         self._seq = 0

@@ -33,6 +33,8 @@ REACH_M = 42.0
 MERGE_M = 30.0
 """Candidates nearer than this to a better one share its window."""
 _FINE_REACH_M = 6.0
+_FEATURE_REACH_M = 9.0
+"""Features are compared within this distance: wide enough for chance to show as scatter."""
 _FINE_MATCHES = 2
 """How many of the best coarse peaks are repeated at the fine resolution."""
 
@@ -185,7 +187,7 @@ class Refiner:
         found = self._features.match(
             turned,
             self._window(*centre, size_px, FINE_GSD_M),
-            reach_px=_FINE_REACH_M / FINE_GSD_M,
+            reach_px=_FEATURE_REACH_M / FINE_GSD_M,
         )
         if found is None:
             return match
@@ -276,7 +278,7 @@ _CHANCE_EXCESS, _CHANCE_SPREAD = -0.2, 0.45
 _USUAL_CHANCE_Z, _USUAL_CHANCE_WEIGHT = 3.9, 2.0
 """Peak of a window by chance over all development flights, and how many windows that counts for."""
 _MAX_LOG_EVIDENCE = 12.0
-_MAX_FEATURE_LOG_EVIDENCE = 6.0
+_MAX_FEATURE_LOG_EVIDENCE = 10.0
 _SAME_PLACE_M = 8.0
 
 

@@ -5,6 +5,10 @@ multiply weights by how much better a hypothesis explains them than chance does;
 explains feeds new ones, from a reserve of belief that the drone is somewhere else altogether.
 The tracker therefore starts from nothing, survives wrong matches, notices that it was wrong, and
 starts again, by one rule. (Multiple-hypothesis tracking after Reid 1979, with a null hypothesis.)
+
+Frames of the same ground are not independent witnesses: a place that looks right by chance looks
+right in every frame of a hovering drone. So a hypothesis gains from a match only as far as the
+view is new, or as far as the match is better than the best so far of this view.
 """
 
 import math
@@ -39,6 +43,8 @@ class TrackerConfig:
     """1-sigma of the speed of a drone nothing is known about."""
     velocity_sigma_mps: float = 1.0
     """1-sigma of velocity from telemetry."""
+    view_m: float = 45.0
+    """After moving this far a view is new: about half a tile."""
     most_hypotheses: int = 40
     merge_m: float = 12.0
     """Hypotheses nearer than this (and than their own uncertainty) become one."""
@@ -53,6 +59,16 @@ class Measurement(NamedTuple):
     """1-sigma error per axis."""
     log_evidence: float
     """Log-likelihood ratio of the agreement being right against it being chance."""
+
+
+class View(NamedTuple):
+    """Ground that has already spoken for a hypothesis."""
+
+    lat_deg: float
+    """Where the last match was."""
+    lon_deg: float
+    log_evidence: float
+    """The best evidence from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +88,8 @@ class Hypothesis:
     """Time since a match last agreed."""
     track_id: int
     """Hypotheses that continue each other share it."""
+    view: View | None
+    """What the present view has already told; None before any match."""
 
     @property
     def sigma_m(self) -> float:
@@ -105,9 +123,8 @@ class Tracker:
 
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
         """Take a position prior, with its 1-sigma error per axis."""
-        self._hypotheses = [
-            self._new(Measurement(lat_deg, lon_deg, sigma_m, 0.0), math.log(0.95), None)
-        ]
+        told = self._new(Measurement(lat_deg, lon_deg, sigma_m, 0.0), math.log(0.95), None)
+        self._hypotheses = [replace(told, view=None)]
         self._log_null = math.log(0.05)
 
     def predict(self, t_s: float, velocity_mps: tuple[float, float] | None = None) -> None:
@@ -138,21 +155,27 @@ class Tracker:
             searched_m2: ground that was searched: a chance match falls anywhere on it.
             velocity_mps: measured (east, north), for tracks that begin here.
         """
-        log_hit = math.log(self.config.detection_probability)
+        # The right match, if it is there, is any of them with the same probability.
+        log_hit = math.log(self.config.detection_probability / max(len(measurements), 1))
         log_miss = math.log(1 - self.config.detection_probability)
         children: list[Hypothesis] = []
         for h in self._hypotheses:
-            children.append(replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1))
-            for m in measurements:
-                child = _corrected(h, m, searched_m2)
-                if child is not None:
-                    children.append(replace(child, log_weight=child.log_weight + log_hit))
+            hits = [_corrected(h, m, searched_m2, log_hit) for m in measurements]
+            missed = replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1)
+            children += self._tempered(h, missed, [hit for hit in hits if hit is not None])
         share = math.log(min(searched_m2, self._area_m2) / self._area_m2)
+        kept = self._merged(children)
         for m in measurements:
             log_weight = self._log_null + log_hit + m.log_evidence + share
-            children.append(self._new(m, log_weight, velocity_mps))
+            born = self._new(m, log_weight, velocity_mps)
+            twin = next((k for k, h in enumerate(kept) if self._same(h, born)), None)
+            if twin is None:
+                kept.append(born)
+            elif kept[twin].log_weight < log_weight:
+                # The same match explained twice is no second witness: the better one stands.
+                kept[twin] = replace(kept[twin], log_weight=log_weight)
         self._log_null += log_miss
-        self._hypotheses = self._merged(children)
+        self._hypotheses = self._merged(kept)
         self._normalise()
 
     def estimate(self) -> Estimate | None:
@@ -181,7 +204,32 @@ class Tracker:
             misses=0,
             since_match_s=0.0,
             track_id=self._next_track,
+            view=View(m.lat_deg, m.lon_deg, m.log_evidence),
         )
+
+    def _tempered(
+        self, before: Hypothesis, missed: Hypothesis, hits: list[Hypothesis]
+    ) -> list[Hypothesis]:
+        """A hypothesis's children, their gain counted only as far as the view is new or better."""
+        if not hits or before.view is None:
+            return [missed, *hits]
+        gain = _log_sum([h.log_weight for h in (missed, *hits)]) - missed.log_weight
+        best = max(hits, key=lambda h: h.log_weight)
+        assert best.view is not None
+        moved_m = distance_m(
+            before.view.lat_deg, before.view.lon_deg, best.view.lat_deg, best.view.lon_deg
+        )
+        new = min(float(moved_m) / self.config.view_m, 1.0)
+        better = max(best.view.log_evidence - before.view.log_evidence, 0.0)
+        counted = min(new * gain + (1 - new) * better, gain)
+        known = (1 - new) * before.view.log_evidence
+        children = []
+        for h in (missed, *hits):
+            view = h.view
+            if h is not missed and view is not None:
+                view = view._replace(log_evidence=max(view.log_evidence, known))
+            children.append(replace(h, log_weight=h.log_weight + counted - gain, view=view))
+        return children
 
     def _moved(
         self, h: Hypothesis, dt: float, velocity_mps: tuple[float, float] | None
@@ -235,7 +283,9 @@ class Tracker:
         self._hypotheses = [replace(h, log_weight=h.log_weight - total) for h in self._hypotheses]
 
 
-def _corrected(h: Hypothesis, m: Measurement, searched_m2: float) -> Hypothesis | None:
+def _corrected(
+    h: Hypothesis, m: Measurement, searched_m2: float, log_hit: float
+) -> Hypothesis | None:
     """Kalman update of position; None where the match lies outside the 4-sigma gate."""
     if abs(h.lat_deg - m.lat_deg) * _METRES_PER_DEGREE > 6.0 * (h.sigma_m * 1.5 + m.sigma_m):
         return None
@@ -257,9 +307,10 @@ def _corrected(h: Hypothesis, m: Measurement, searched_m2: float) -> Hypothesis 
         lon_deg=float(place.lon_deg),
         velocity_mps=h.velocity_mps + step[2:],
         covariance=(covariance + covariance.T) / 2,
-        log_weight=h.log_weight + m.log_evidence + log_density + math.log(searched_m2),
+        log_weight=h.log_weight + log_hit + m.log_evidence + log_density + math.log(searched_m2),
         misses=0,
         since_match_s=0.0,
+        view=View(m.lat_deg, m.lon_deg, m.log_evidence),
     )
 
 

@@ -221,9 +221,34 @@ def test_a_wrong_prior_is_given_up() -> None:
     tracker = Tracker(AREA_M2)
     tracker.start_at(*HERE, 20.0)
     for t in range(6):
-        estimate = seen(tracker, t, place(900, 0, STRONG))
+        estimate = seen(tracker, t, place(900, 15.0 * t, STRONG))
     assert probability(estimate) > CERTAIN
-    assert offset_m(estimate) == pytest.approx((900, 0), abs=5)
+    assert offset_m(estimate) == pytest.approx((900, 75), abs=5)
+
+
+def test_a_hovering_drone_does_not_talk_itself_into_a_weak_match() -> None:
+    """The same ground looks alike in every frame: thirty frames of it are one witness."""
+    tracker = Tracker(AREA_M2)
+    for t in range(30):
+        estimate = seen(tracker, t, place(0, 0, WEAK))
+    once = seen(Tracker(AREA_M2), 0, place(0, 0, WEAK))
+    assert probability(estimate) < CERTAIN
+    assert probability(estimate) == pytest.approx(probability(once), abs=0.05)
+
+
+def test_a_better_match_of_the_same_view_counts_by_its_advantage() -> None:
+    tracker = Tracker(AREA_M2)
+    seen(tracker, 0, place(0, 0, WEAK))
+    later = seen(tracker, 1, place(0, 0, OVERWHELMING))
+    at_once = seen(Tracker(AREA_M2), 0, place(0, 0, OVERWHELMING))
+    assert probability(later) == pytest.approx(probability(at_once), abs=0.01)
+
+
+def test_weak_matches_over_ever_new_ground_are_believed() -> None:
+    tracker = Tracker(AREA_M2)
+    for t in range(12):
+        estimate = seen(tracker, t, place(20.0 * t, 0, WEAK))
+    assert probability(estimate) > CERTAIN
 
 
 def test_a_sharp_prior_says_more_than_a_vague_one() -> None:
