@@ -439,13 +439,12 @@ def test_a_lost_track_is_said_to_be_degraded_then_lost_and_is_found_again(
     assert error_m(fix, scene, 50, 50) < 2
 
 
-@pytest.mark.xfail(reason="bug: a track born in the same place takes over, a reset without a jump")
 def test_a_kidnapped_drone_counts_a_reset(localizer: Localizer, scene: Any) -> None:
     for t in range(4):
-        fix = localizer.step(scene.photo(-110, 0), state(t))
+        fix = localizer.step(scene.photo(-110, 0), state(t, **FLYING))
     assert fix.reset_counter == 0
     for t in range(4, 16):
-        fix = localizer.step(scene.photo(110, 60), state(t))
+        fix = localizer.step(scene.photo(110, 60), state(t, **FLYING))
         # On the way it may be unsure, but never sure of a place where it is not.
         if fix.status == "OK" and t > 6:
             assert error_m(fix, scene, 110, 60) < 5
