@@ -37,7 +37,7 @@ from edge_runtime.refinement import (
     SearchRange,
 )
 from edge_runtime.satellite_index import Circle, SatelliteIndex
-from edge_runtime.state import VehicleState
+from edge_runtime.state import VehicleState, finite_state
 from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
@@ -97,6 +97,7 @@ class Localizer:
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
         self._reset_counter = 0
+        self._last_t_s = 0.0
         self._window_ms = 8.0
         self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
 
@@ -125,9 +126,15 @@ class Localizer:
         """Give a position prior with its 1-sigma error per axis.
 
         Raises:
-            InputError: not a position, or one that is not on the map.
+            InputError: not a position, or one that is not on the map, or sigma_m is no error.
         """
         check_lat_lon(lat_deg, lon_deg)
+        if not 0 < sigma_m < math.inf:
+            msg = (
+                f"the start position's 1-sigma error is {sigma_m} m; expected a positive number, "
+                "as 50"
+            )
+            raise InputError(msg)
         if not self.index.contains(lat_deg, lon_deg):
             swapped = abs(lon_deg) <= 90 and self.index.contains(lon_deg, lat_deg)
             hint = "is the order (lat, lon)?" if swapped else "give a position on the map"
@@ -162,6 +169,8 @@ class Localizer:
             capture_ms: time the source needed, for the record.
         """
         clock = _StageClock(capture_ms)
+        state = finite_state(state, last_t_s=self._last_t_s)
+        self._last_t_s = state.t_s
         velocity = _velocity(state)
         self._tracker.predict(state.t_s, velocity)
         before = self._tracker.estimate()
@@ -202,22 +211,23 @@ class Localizer:
         """For each heading and height worth trying, the encoder's input and the refiner's view."""
         if frame is None:
             return [], "frame cannot be read"
+        if frame.size == 0:
+            return [], "frame is empty"
         if float(np.std(frame[::8, ::8])) < 2.0:
             return [], "frame has no contrast"
         spec, size_m = self.bundle.spec, self.index.level.size_m
         refined_px = 2 * math.ceil(size_m * VIEW_MARGIN / FINE_GSD_M / 2)
         views = []
         try:
-            hypotheses = view_hypotheses(state, height_range_m=self.config.height_range_m)
+            for hypothesis in view_hypotheses(state, height_range_m=self.config.height_range_m):
+                embedded = self._ground_view(frame, state, hypothesis, size_m, spec.width_px)
+                refined = self._ground_view(
+                    frame, state, hypothesis, refined_px * FINE_GSD_M, refined_px
+                )
+                if embedded is not None and refined is not None:
+                    views.append((embedded.image, refined))
         except InputError as error:
             return [], str(error)
-        for hypothesis in hypotheses:
-            embedded = self._ground_view(frame, state, hypothesis, size_m, spec.width_px)
-            refined = self._ground_view(
-                frame, state, hypothesis, refined_px * FINE_GSD_M, refined_px
-            )
-            if embedded is not None and refined is not None:
-                views.append((embedded.image, refined))
         return views, "" if views else "too little ground in view"
 
     def _ground_view(
@@ -359,11 +369,11 @@ class Localizer:
             look_lat_deg=best.look_lat_deg if best and usable else None,
             look_lon_deg=best.look_lon_deg if best and usable else None,
             probability=round(estimate.probability, 6) if estimate else 0.0,
-            similarity=best.similarity if best else None,
+            similarity=_known(best.similarity) if best else None,
             margin=_margin(matches),
             ncc=best.ncc if best else None,
             inliers=best.inliers if best else 0,
-            reprojection_px=best.reprojection_px if best else None,
+            reprojection_px=_known(best.reprojection_px) if best else None,
             tile_id=best.row if best and best.row >= 0 else None,
             prior=mode == "TRACK",
             latency_ms={**clock.stages_ms, "total": total_ms},
@@ -430,6 +440,11 @@ def _velocity(state: VehicleState) -> tuple[float, float] | None:
     if state.velocity_east_mps is None or state.velocity_north_mps is None:
         return None
     return state.velocity_east_mps, state.velocity_north_mps
+
+
+def _known(value: float) -> float | None:
+    """None for the NaN of what a match does not have: a tile, local features."""
+    return None if math.isnan(value) else value
 
 
 def _margin(matches: Sequence[Match]) -> float | None:

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -50,6 +50,17 @@ class VehicleState:
     """Ground speed towards east."""
     velocity_north_mps: float | None = None
     """Ground speed towards north."""
+
+
+def finite_state(state: VehicleState, *, last_t_s: float) -> VehicleState:
+    """Take values that are not finite for not known, and such a time for the last one."""
+    wrong = [f.name for f in fields(state) if not math.isfinite(getattr(state, f.name) or 0.0)]
+    if not wrong:
+        return state
+    values: dict[str, float | None] = dict.fromkeys(wrong)
+    if "t_s" in values:
+        values["t_s"] = last_t_s
+    return replace(state, **values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -236,7 +236,6 @@ def test_a_prior_that_is_no_position_is_refused(
         start(localizer, place)
 
 
-@pytest.mark.xfail(reason="bug: any sigma is taken, NaN and negative ones too")
 @pytest.mark.parametrize("sigma_m", [0.0, -5.0, math.nan, math.inf])
 def test_a_prior_without_a_usable_error_is_refused(
     localizer: Localizer, scene: Any, sigma_m: float
@@ -269,17 +268,14 @@ def test_a_frame_that_shows_nothing_is_abstained_from(
     assert reason in fix.reason
 
 
-ESCAPES = pytest.mark.xfail(reason="bug: Camera.scaled_to's InputError leaves step()")
-
-
 @pytest.mark.parametrize(
     "frame",
     [
         noise(180, 240),
-        pytest.param(noise(12, 16), marks=ESCAPES),
-        pytest.param(noise(240, 180), marks=ESCAPES),
-        pytest.param(noise(1, 1), marks=ESCAPES),
-        pytest.param(noise(0, 0), marks=ESCAPES),
+        noise(12, 16),
+        noise(240, 180),
+        noise(1, 1),
+        noise(0, 0),
     ],
     ids=lambda f: f"{f.shape[0]}x{f.shape[1]}",
 )
@@ -287,7 +283,6 @@ def test_no_frame_of_whatever_size_stops_the_flight(localizer: Localizer, frame:
     assert abstains(localizer.step(frame, state()))
 
 
-@ESCAPES
 def test_a_cropped_frame_is_abstained_from_with_the_reason(
     localizer: Localizer, scene: Any
 ) -> None:
@@ -310,18 +305,9 @@ def test_one_bad_frame_does_not_end_a_track(localizer: Localizer, scene: Any) ->
 
 FLYING = {"velocity_east_mps": 0.0, "velocity_north_mps": 0.0}
 BROKEN = [(field.name, value) for field in fields(VehicleState) for value in (math.nan, math.inf)]
-NOT_YET = {
-    *((name, math.inf) for name in ("t_s", "yaw_deg", "pitch_deg", "roll_deg", "gimbal_pitch_deg")),
-    *((name, math.inf) for name in ("height_m", "velocity_east_mps", "velocity_north_mps")),
-    *((name, math.nan) for name in ("height_m", "velocity_east_mps", "velocity_north_mps")),
-}
-UNCHECKED = pytest.mark.xfail(reason="bug: values of the state that are not finite are used")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [pytest.param(*b, marks=[UNCHECKED] if b in NOT_YET else []) for b in BROKEN],
-)
+@pytest.mark.parametrize(("name", "value"), BROKEN)
 def test_a_broken_sensor_stops_neither_the_flight_nor_what_follows(
     make_localizer: Callable[..., Localizer], scene: Any, name: str, value: float
 ) -> None:
@@ -369,7 +355,6 @@ def test_a_clock_that_stands_still_stops_nothing(localizer: Localizer, scene: An
     assert error_m(fix, scene, 0, 0) < 2
 
 
-@pytest.mark.xfail(reason="bug: similarity is NaN where the match came from the tracker")
 def test_what_is_not_known_is_none_and_never_nan(localizer: Localizer, scene: Any) -> None:
     for t in range(4):
         fix = localizer.step(scene.photo(10.0 * t, 0), state(t))
