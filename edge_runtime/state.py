@@ -70,6 +70,10 @@ class Telemetry:
     path: Path
     by_filename: dict[str, VehicleState]
     rows: list[VehicleState]
+    timed: bool = True
+    """False where the file has no times, and `t_s` counts rows."""
+    positions: tuple[tuple[float, float], ...] = ()
+    """(lat, lon) where the file has them: to check their order, never to localise."""
 
     def at(self, filename: str) -> VehicleState:
         """State of one frame.
@@ -100,7 +104,7 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
     Raises:
         InputError: unreadable, columns missing, a row cut short, a value that is not a number, no
             time where there is a column for it, two rows for one frame, a position column whose
-            latitude cannot be one, no rows.
+            latitude cannot be one, no rows, a name to ignore that there is not.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -111,6 +115,9 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"telemetry {path} cannot be read ({error}); expected a CSV file with a header line"
         raise InputError(msg) from error
+    if unknown := sorted(ignore - set(_ALIASES)):
+        msg = f"telemetry columns to ignore are {unknown}; known: {sorted(_ALIASES)}"
+        raise InputError(msg)
     columns = {
         name: found
         for name, aliases in _ALIASES.items()
@@ -132,13 +139,16 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
         )
         raise InputError(msg)
     states: list[VehicleState] = []
+    positions: list[tuple[float, float]] = []
     line_of: dict[str, int] = {}
     first_time: datetime | None = None
     for line, row in raw:
         if None in row.values():
             msg = f"telemetry {path} line {line} is cut short; expected {len(header)} cells"
             raise InputError(msg)
-        _check_position(path, line, row)
+        position = _position(path, line, row)
+        if position is not None:
+            positions.append(position)
         values = {
             name: _number(path, line, column, row[column])
             for name, column in columns.items()
@@ -165,7 +175,13 @@ def read_telemetry_csv(path: Path, *, ignore: frozenset[str] = frozenset()) -> T
                 raise InputError(msg)
             line_of[name] = line
     states = _without_unrecorded_gimbal(states)
-    return Telemetry(path=path, by_filename=dict(zip(line_of, states, strict=False)), rows=states)
+    return Telemetry(
+        path=path,
+        by_filename=dict(zip(line_of, states, strict=False)),
+        rows=states,
+        timed=bool({"t_s", "time"} & set(columns)),
+        positions=tuple(positions),
+    )
 
 
 def _number(path: Path, line: int, column: str, text: str) -> float | None:
@@ -205,19 +221,19 @@ def _seconds_since(first: datetime, moment: datetime, path: Path, line: int) -> 
         raise InputError(msg) from error
 
 
-def _check_position(path: Path, line: int, row: dict[str, str]) -> None:
-    """Catch swapped coordinates even though positions are not used for states."""
+def _position(path: Path, line: int, row: dict[str, str]) -> tuple[float, float] | None:
     if "lat_deg" not in row or "lon_deg" not in row:
-        return
+        return None
     lat = _number(path, line, "lat_deg", row["lat_deg"])
     lon = _number(path, line, "lon_deg", row["lon_deg"])
     if lat is None or lon is None:
-        return
+        return None
     try:
         check_lat_lon(lat, lon)
     except InputError as error:
         msg = f"telemetry {path} line {line}: {error}"
         raise InputError(msg) from error
+    return lat, lon
 
 
 def _without_unrecorded_gimbal(states: list[VehicleState]) -> list[VehicleState]:

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime.errors import InputError
 from edge_runtime.source import FolderSource, VideoSource, open_source
-from edge_runtime.state import Telemetry, VehicleState
+from edge_runtime.state import Telemetry, VehicleState, read_telemetry_csv
 
 U8 = npt.NDArray[np.uint8]
 
@@ -128,11 +128,27 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "absent", telemetry_of("a.png"))
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\nIEND"])
 def test_an_unreadable_photograph_is_refused_by_its_name(folder: Path, data: bytes) -> None:
     (folder / "b.JPG").write_bytes(data)
     with pytest.raises(InputError, match=r"b\.JPG cannot be read as an image; copy it again"):
         FolderSource(folder, telemetry_of("a.png", "b.JPG", "c.png"))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_photograph_that_is_cut_off_is_refused(
+    tmp_path: Path, suffix: str, kept: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(path, np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InputError, match=r"a\.\w+ is cut off .*; copy it again"):
+        FolderSource(tmp_path, telemetry_of(path.name))
+    assert capfd.readouterr().err == ""
+    path.write_bytes(whole + b"camera's own data" * 3000)
+    assert len(FolderSource(tmp_path, telemetry_of(path.name))) == 1
 
 
 def test_telemetry_of_other_photographs_is_refused(folder: Path) -> None:
@@ -145,7 +161,6 @@ def test_telemetry_without_names_is_refused_for_a_folder(folder: Path) -> None:
         FolderSource(folder, telemetry_at(0.0, 1.0))
 
 
-@pytest.mark.xfail(reason="bug: folders are taken for photographs")
 def test_a_folder_named_like_a_photograph_is_not_one(folder: Path) -> None:
     (folder / "d.png").mkdir()
     source = FolderSource(folder, telemetry_of("a.png", "b.JPG", "c.png"))
@@ -193,11 +208,25 @@ def test_every_frame_of_a_video_has_the_state_nearest_in_time(video: Path) -> No
         assert frame.state.height_m == pytest.approx(100 + nearest_s)
 
 
-@pytest.mark.xfail(reason="bug: a frame gets the time of the nearest row, so the tracker's halts")
 def test_every_frame_of_a_video_was_exposed_at_its_own_time(video: Path) -> None:
     frames = list(VideoSource(video, telemetry_at(0.0, 1.0)))
     times_s = [number / FPS for number in range(20)]
     assert [frame.state.t_s for frame in frames] == pytest.approx(times_s)
+
+
+@pytest.mark.parametrize("times_s", [(1.7e9, 1.7e9 + 2), (-9.0, -0.1), (2.1,)])
+def test_telemetry_of_another_time_than_the_video_is_refused(
+    video: Path, times_s: tuple[float, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"is 2\.0 s long; expected t_s in seconds from"):
+        VideoSource(video, telemetry_at(*times_s))
+
+
+def test_telemetry_without_times_is_refused_for_a_video(video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "states.csv"
+    path.write_text("filename,height_m\n000000,100\n")
+    with pytest.raises(InputError, match=r"has no times; expected t_s"):
+        VideoSource(video, read_telemetry_csv(path))
 
 
 @pytest.mark.parametrize(
@@ -210,8 +239,7 @@ def test_a_rate_keeps_every_so_many_frames(video: Path, rate_hz: float | None, e
     assert len(source) == len(names)
 
 
-@pytest.mark.xfail(reason="bug: zero divides, a negative rate keeps every frame")
-@pytest.mark.parametrize("rate_hz", [0.0, -1.0])
+@pytest.mark.parametrize("rate_hz", [0.0, -1.0, np.nan, np.inf])
 def test_a_rate_that_is_none_is_refused(video: Path, rate_hz: float) -> None:
     with pytest.raises(InputError, match="rate"):
         len(VideoSource(video, telemetry_at(0.0), rate_hz=rate_hz))

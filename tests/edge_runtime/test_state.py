@@ -110,8 +110,24 @@ def test_ignored_names_are_left_out(tmp_path: Path) -> None:
 
 
 def test_positions_are_checked_and_not_used(tmp_path: Path) -> None:
-    state = only(tmp_path, "t_s,height_m,lat_deg,lon_deg\n0,50,47.5,8.3\n")
-    assert not any("lat" in name for name in vars(state))
+    text = "t_s,height_m,lat_deg,lon_deg\n0,50,47.5,8.3\n1,50,,8.4\n2,50,47.6,8.5\n"
+    telemetry = read_telemetry_csv(csv_file(tmp_path, text))
+    assert not any("lat" in name for name in vars(telemetry.rows[0]))
+    assert telemetry.positions == ((47.5, 8.3), (47.6, 8.5))
+
+
+@pytest.mark.parametrize(
+    ("header", "timed"), [("filename", False), ("filename,t_s", True), ("t_s", True)]
+)
+def test_a_file_without_times_says_so(tmp_path: Path, header: str, timed: bool) -> None:
+    telemetry = read_telemetry_csv(csv_file(tmp_path, f"{header},yaw_deg\n1,1,1\n"))
+    assert telemetry.timed == timed
+
+
+def test_a_name_to_ignore_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "t_s,height_m\n0,50\n")
+    with pytest.raises(InputError, match=r"ignore are \['yaw'\]; known: .*'yaw_deg'"):
+        read_telemetry_csv(path, ignore=frozenset({"yaw"}))
 
 
 def test_swapped_coordinates_are_refused_by_line(tmp_path: Path) -> None:
