@@ -6,7 +6,7 @@ and averaged into coarser zooms until one tile holds the whole map.
 
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def inspect(path: Path) -> ImagerySource:
     """Read a raster's georeference.
 
     Raises:
-        ImageryError: unreadable, no georeference, no 8-bit RGB or grey bands, outside Web Mercator.
+        ImageryError: unreadable, no georeference, no 8-bit RGB or grey bands (a palette is
+            none), outside Web Mercator.
     """
     try:
         with rasterio.open(path) as source:
@@ -65,6 +66,12 @@ def inspect(path: Path) -> ImagerySource:
                     f"{path} has {source.count} bands of {sorted(set(source.dtypes))}; "
                     "expected 1 to 4 bands of uint8. Convert it with: gdal_translate -ot Byte "
                     "-scale"
+                )
+                raise ImageryError(msg)
+            if ColorInterp.palette in source.colorinterp:
+                msg = (
+                    f"{path} has a colour palette; expected grey or RGB bands. Convert it with: "
+                    "gdal_translate -expand rgb"
                 )
                 raise ImageryError(msg)
             west, south, east, north = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
@@ -153,50 +160,72 @@ def _cut(
     quality: int,
     report: Callable[[float], None],
 ) -> None:
-    b = source.bounds
-    x0, y0 = mercator_unit(b.north_deg, b.west_deg)
-    x1, y1 = mercator_unit(b.south_deg, b.east_deg)
+    box = source.bounds
+    x0, y0 = mercator_unit(box.north_deg, box.west_deg)
+    x1, y1 = mercator_unit(box.south_deg, box.east_deg)
     n = 1 << zoom
     tx0, tx1 = math.floor(float(x0) * n), math.ceil(float(x1) * n)
     ty0, ty1 = math.floor(float(y0) * n), math.ceil(float(y1) * n)
-    step = _WORLD_M / (n * TILE_PX)
-    transform = Affine(
-        step, 0, tx0 * TILE_PX * step - _WORLD_M / 2, 0, -step, _WORLD_M / 2 - ty0 * TILE_PX * step
-    )
     written = 0
     with rasterio.open(source.path) as raster:
-        alpha = any(c == ColorInterp.alpha for c in raster.colorinterp)
-        with WarpedVRT(
-            raster,
-            crs="EPSG:3857",
-            transform=transform,
-            width=(tx1 - tx0) * TILE_PX,
-            height=(ty1 - ty0) * TILE_PX,
-            resampling=Resampling.bilinear,
-            add_alpha=not alpha,
-        ) as vrt:
-            for ty in range(ty0, ty1):
-                try:
-                    rows = ((ty - ty0) * TILE_PX, (ty - ty0 + 1) * TILE_PX)
-                    strip = vrt.read(window=(rows, (0, vrt.width)))
-                except RasterioIOError as error:
-                    msg = f"{source.path} is damaged ({error}); expected a complete raster"
-                    raise ImageryError(msg) from error
-                rgba = _as_rgba(np.moveaxis(strip, 0, -1))
-                for tx in range(tx0, tx1):
-                    tile = rgba[:, (tx - tx0) * TILE_PX : (tx - tx0 + 1) * TILE_PX]
+        parts = [(tx0, tx1, 0)]
+        if raster.crs.is_geographic:
+            # GDAL's longitudes end at 180 degrees: each turn of the world is cut on its own.
+            parts = [
+                (max(tx0 - turn * n, 0), min(tx1 - turn * n, n), turn)
+                for turn in range(tx0 // n, (tx1 - 1) // n + 1)
+            ]
+        for k, (first, last, turn) in enumerate(parts):
+            a, b, c, d, e, f = raster.transform[:6]
+            place = Affine(a, b, c - 360.0 * turn, d, e, f)
+            strips = _strips(raster, place, zoom, range(first, last), range(ty0, ty1))
+            for done, (ty, rgba) in enumerate(strips, 1):
+                for tx in range(first, last):
+                    tile = rgba[:, (tx - first) * TILE_PX : (tx - first + 1) * TILE_PX]
                     written += _put(db, zoom, tx % n, ty, tile, quality)
-                report((ty - ty0 + 1) / (ty1 - ty0))
+                report((k + done / (ty1 - ty0)) / len(parts))
     if not written:
         msg = f"{source.path} has no visible pixel; is everything nodata?"
         raise ImageryError(msg)
 
 
+def _strips(
+    raster: rasterio.DatasetReader, place: Affine, zoom: int, columns: range, rows: range
+) -> Iterator[tuple[int, U8]]:
+    """Warp a raster that lies at `place`; yields each row of tiles as its number and RGBA."""
+    tile_m = _WORLD_M / (1 << zoom)
+    step = tile_m / TILE_PX
+    with WarpedVRT(
+        raster,
+        src_transform=place,
+        crs="EPSG:3857",
+        transform=Affine(
+            step,
+            0,
+            columns.start * tile_m - _WORLD_M / 2,
+            0,
+            -step,
+            _WORLD_M / 2 - rows.start * tile_m,
+        ),
+        width=len(columns) * TILE_PX,
+        height=len(rows) * TILE_PX,
+        resampling=Resampling.bilinear,
+        add_alpha=ColorInterp.alpha not in raster.colorinterp,
+    ) as vrt:
+        for k, ty in enumerate(rows):
+            try:
+                strip = vrt.read(window=((k * TILE_PX, (k + 1) * TILE_PX), (0, vrt.width)))
+            except RasterioIOError as error:
+                msg = f"{raster.name} is damaged ({error}); expected a complete raster"
+                raise ImageryError(msg) from error
+            yield ty, _as_rgba(np.moveaxis(strip, 0, -1))
+
+
 def _as_rgba(bands: U8) -> U8:
-    """(H, W, 2 or 4) grey or RGB with alpha, to RGBA."""
-    if bands.shape[2] == 2:
-        bands = bands[..., [0, 0, 0, 1]]
-    return np.ascontiguousarray(bands[..., :4])
+    """(H, W, 2 to 5) grey or RGB first, alpha last, whatever between them, to RGBA."""
+    colour, alpha = bands[..., :-1], bands[..., -1:]
+    rgb = colour[..., :3] if colour.shape[2] >= 3 else colour[..., [0, 0, 0]]
+    return np.concatenate([rgb, alpha], axis=2)
 
 
 def _put(db: sqlite3.Connection, zoom: int, x: int, y: int, tile: U8, quality: int) -> int:
@@ -254,11 +283,22 @@ def _add_overviews(db: sqlite3.Connection, zoom: int, quality: int) -> int:
     return zoom
 
 
+def _beside(box: Bounds, other: Bounds) -> Bounds:
+    """The box, turned around the world to where it is nearest the other."""
+    apart = (other.west_deg + other.east_deg - box.west_deg - box.east_deg) / 2
+    turn = 360.0 * round(apart / 360.0)
+    return box._replace(west_deg=box.west_deg + turn, east_deg=box.east_deg + turn)
+
+
 def _write_metadata(
     db: sqlite3.Connection, sources: Sequence[ImagerySource], min_zoom: int, max_zoom: int
 ) -> None:
-    west = min(s.bounds.west_deg for s in sources)
-    east = max(s.bounds.east_deg for s in sources)
+    # At the antimeridian one source ends beyond 180 degrees where the next begins at -180.
+    boxes = [_beside(s.bounds, sources[0].bounds) for s in sources]
+    west = min(box.west_deg for box in boxes)
+    east = max(box.east_deg for box in boxes)
+    if west < -180.0:
+        west, east = west + 360.0, east + 360.0
     south = min(s.bounds.south_deg for s in sources)
     north = max(s.bounds.north_deg for s in sources)
     values = {
