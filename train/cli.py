@@ -6,11 +6,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from edge_runtime.artefact import write_atomically
 from edge_runtime.errors import InputError, SkyfixError
-from train.config import Sampling, TrainConfig
+from train.config import TrainConfig
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the example below them on one line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,9 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Train Sample4Geo encoders that match drone views with satellite imagery.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    shown: dict[str, Any] = {"formatter_class": _HelpFormatter}
 
-    world = commands.add_parser("world", help="make a seeded world to train and fly in", **shown)
+    world = commands.add_parser(
+        "world",
+        help="make a seeded world to train and fly in",
+        epilog="Example: python -m train world world --seed 7",
+        **shown,
+    )
     world.add_argument("out", type=Path, help="folder to write; must not exist or be empty")
     world.add_argument("--seed", type=int, default=7, help="another seed, another world")
     world.add_argument("--train-m", type=float, default=2000.0, help="side of training ground, m")
@@ -46,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     world.set_defaults(run=_world)
 
     fit = commands.add_parser(
-        "fit", help="train an encoder on a world or on your own photographs", **shown
+        "fit",
+        help="train an encoder on a world or on your own photographs",
+        epilog="Example: python -m train fit --world world --out ckpt --set epochs=20",
+        **shown,
     )
     _add_data_arguments(fit, part="train")
     fit.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
@@ -61,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.set_defaults(run=_fit)
 
     evaluate = commands.add_parser(
-        "eval", help="retrieval metrics of a checkpoint, photo to tile", **shown
+        "eval",
+        help="retrieval metrics of a checkpoint, photo to tile",
+        epilog="Example: python -m train eval ckpt --world world",
+        **shown,
     )
     evaluate.add_argument("checkpoint", type=Path, help="folder written by fit")
     _add_data_arguments(evaluate, part="held_out")
@@ -70,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_eval)
 
     weights = commands.add_parser(
-        "import-weights", help="make a checkpoint of a plain timm state dict", **shown
+        "import-weights",
+        help="make a checkpoint of a plain timm state dict",
+        epilog="Example: python -m train import-weights weights.safetensors "
+        "--architecture mobilenetv2_100 --out ckpt",
+        **shown,
     )
     weights.add_argument("weights", type=Path, help="safetensors file with timm's names")
     weights.add_argument("--architecture", required=True, help="timm name, as mobilenetv2_100")
@@ -83,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="passed on to timm, as pad_type=same",
+        help="passed on to timm, as pad_type=same or img_size=256",
     )
     weights.set_defaults(run=_import_weights)
     return parser
@@ -122,6 +141,8 @@ def _fit(args: argparse.Namespace) -> None:
     config = config_with(TrainConfig(), args.set)
     folders = _folders(args, "train")
 
+    import torch
+
     from train.encoder import load_checkpoint, new_encoder
     from train.fit import EpochReport, fit
     from train.progress import progress_bars
@@ -136,6 +157,7 @@ def _fit(args: argparse.Namespace) -> None:
                 ground_size_m=encoder.spec.ground_size_m or config.ground_size_m,
             )
         else:
+            torch.manual_seed(config.seed)  # Of the weights; fit seeds what comes after them.
             encoder = new_encoder(
                 config.architecture, size_px=config.size_px, ground_size_m=config.ground_size_m
             )
@@ -192,7 +214,7 @@ def _import_weights(args: argparse.Namespace) -> None:
         size_px=args.size_px,
         mean=tuple(args.mean),
         std=tuple(args.std),
-        model_args=dict(_name_value(item) for item in args.model_arg),
+        model_args=dict(map(_model_arg, args.model_arg)),
     )
     load_timm_weights(encoder, args.weights)
     save_checkpoint(
@@ -210,7 +232,8 @@ def config_with(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     """A training config with `NAME=VALUE` settings applied, checked against the field's type.
 
     Raises:
-        InputError: an unknown name (the known ones are listed) or a value of another type.
+        InputError: an unknown name (the known ones are listed), or a value of another type, or out
+            of its range.
     """
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     values: dict[str, Any] = {}
@@ -230,9 +253,6 @@ def config_with(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
         except ValueError as error:
             msg = f"setting {name} is {text!r}; expected {kind.__name__}"
             raise InputError(msg) from error
-    if values.get("sampling", "both") not in get_args(Sampling):
-        msg = f"sampling is {values['sampling']!r}; expected one of {get_args(Sampling)}"
-        raise InputError(msg)
     return dataclasses.replace(config, **values)
 
 
@@ -242,6 +262,15 @@ def _name_value(item: str) -> tuple[str, str]:
         msg = f"{item!r} is not NAME=VALUE"
         raise InputError(msg)
     return name.strip(), value.strip()
+
+
+def _model_arg(item: str) -> tuple[str, Any]:
+    """Numbers and booleans as JSON writes them; anything else is text."""
+    name, text = _name_value(item)
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
 
 
 def _folders(args: argparse.Namespace, part: str) -> list[Any]:

@@ -48,11 +48,10 @@ class Encoder(nn.Module):
         self.spec = spec
         self.model_args = dict(model_args or {})
         self.body = create_body(spec.architecture, self.model_args)
-        if self.body.num_features != spec.embedding_size and body_size(self.body, spec) != (
-            spec.embedding_size
-        ):
+        size = body_size(self.body, spec)
+        if size != spec.embedding_size:
             msg = (
-                f"{spec.architecture} gives embeddings of {body_size(self.body, spec)}; "
+                f"{spec.architecture} gives embeddings of {size}; "
                 f"the configuration says {spec.embedding_size}"
             )
             raise InputError(msg)
@@ -86,7 +85,8 @@ def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
     """Make a timm network without its classifier, with random weights.
 
     Raises:
-        InputError: timm has no such architecture; the nearest names are given.
+        InputError: timm has no such architecture (the nearest names are given), or cannot build it
+            with these arguments.
     """
     if not timm.is_model(architecture.split(".")[0]):
         import difflib
@@ -94,18 +94,34 @@ def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         msg = f"timm has no architecture {architecture!r}; near names: {near or 'none'}"
         raise InputError(msg)
-    body: nn.Module = timm.create_model(
-        architecture, pretrained=False, num_classes=0, **dict(model_args)
-    )
+    try:
+        body: nn.Module = timm.create_model(
+            architecture, pretrained=False, num_classes=0, **dict(model_args)
+        )
+    except Exception as error:  # Whatever the network's own code raises.
+        arguments = f" with {dict(model_args)}" if model_args else ""
+        msg = f"timm cannot build {architecture}{arguments}: {_one_line(error)}"
+        raise InputError(msg) from error
     return body
 
 
 @torch.no_grad()
 def body_size(body: nn.Module, spec: EncoderSpec) -> int:
-    """Length of the body's embeddings, found by running it once on zeros."""
+    """Length of the body's embeddings, found by running it once on zeros.
+
+    Raises:
+        InputError: the body was made for another image size.
+    """
     training = body.training
     body.eval()
-    size = int(body(torch.zeros(1, 3, spec.height_px, spec.width_px)).shape[1])
+    try:
+        size = int(body(torch.zeros(1, 3, spec.height_px, spec.width_px)).shape[1])
+    except Exception as error:  # Whatever the network's own code raises.
+        msg = (
+            f"{spec.architecture} cannot embed {spec.height_px}x{spec.width_px} px images: "
+            f"{_one_line(error)} Choose another size, or give timm an img_size where it takes one"
+        )
+        raise InputError(msg) from error
     body.train(training)
     return size
 
@@ -149,7 +165,9 @@ def load_timm_weights(encoder: Encoder, path: Path) -> None:
         msg = f"weights {path} cannot be read ({error}); expected a safetensors file"
         raise InputError(msg) from error
     classifier = vars(encoder.body).get("default_cfg", {}).get("classifier", "classifier")
-    own = {k: v for k, v in state.items() if k.rsplit(".", 1)[0] != classifier}
+    # Distilled networks have two.
+    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    own = {k: v for k, v in state.items() if k.rsplit(".", 1)[0] not in classifiers}
     own = {k: v.float() if v.is_floating_point() else v for k, v in own.items()}
     _load_strictly(encoder.body, own, f"weights {path}")
 
@@ -202,6 +220,10 @@ def load_checkpoint(root: Path) -> Checkpoint:
         weights_sha256=sha256_of(root / WEIGHTS),
         config=config,
     )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

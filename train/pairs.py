@@ -7,6 +7,7 @@ view's centre is.
 
 import csv
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +25,11 @@ from edge_runtime.ground_view import ViewHypothesis, ground_view
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.satellite_imagery import write_mbtiles
 from edge_runtime.state import Telemetry, read_telemetry_csv
+from train.config import MARGIN
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
-
-MARGIN = 1.25
-"""Pairs are cut this much larger than the encoder's view, so training can shift and turn them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,32 +138,44 @@ class TruePose:
     pitch_deg: float
     roll_deg: float
 
+    def __post_init__(self) -> None:
+        """Refuse what is not a pose.
+
+        Raises:
+            InputError: not a position, or not finite.
+        """
+        check_lat_lon(self.lat_deg, self.lon_deg)
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                msg = f"{name} is {value}"
+                raise InputError(msg)
+
 
 def read_truth_csv(path: Path) -> dict[str, TruePose]:
     """Read true poses by file name.
 
     Raises:
-        InputError: unreadable, columns missing, not numbers, or not positions.
+        InputError: unreadable, columns missing, a row cut short, or not a pose.
     """
     columns = ("lat_deg", "lon_deg", "height_m", "yaw_deg", "pitch_deg", "roll_deg")
+    expected = f"expected CSV with filename, {', '.join(columns)}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-        poses = {
-            row["filename"]: TruePose(**{name: float(row[name]) for name in columns})
-            for row in rows
-        }
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        msg = f"truth {path} cannot be read ({error}); expected CSV with filename and {columns}"
+            reader = csv.DictReader(stream, restval="")
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"truth {path} cannot be read ({error}); {expected}"
         raise InputError(msg) from error
-    except (KeyError, TypeError) as error:
-        msg = f"truth {path} lacks column {error}; expected filename and {', '.join(columns)}"
-        raise InputError(msg) from error
-    for name, pose in poses.items():
+    missing = {"filename", *columns} - set(reader.fieldnames or ())
+    if missing:
+        msg = f"truth {path} lacks {', '.join(sorted(missing))}; {expected}"
+        raise InputError(msg)
+    poses = {}
+    for row in rows:
         try:
-            check_lat_lon(pose.lat_deg, pose.lon_deg)
-        except InputError as error:
-            msg = f"truth {path}, {name}: {error}"
+            poses[row["filename"]] = TruePose(**{name: float(row[name]) for name in columns})
+        except ValueError as error:  # InputError is one too.
+            msg = f"truth {path}, {row['filename']}: {error}; {expected}"
             raise InputError(msg) from error
     return poses
 
@@ -218,7 +229,7 @@ def world_folders(world: Path, part: str) -> list[PhotoFolder]:
     """The photograph sets of a world: `train`, or `held_out` with one set per flight.
 
     Raises:
-        InputError: not a world.
+        InputError: not a world, or held out without flights.
     """
     base = world / part
     try:
@@ -232,6 +243,9 @@ def world_folders(world: Path, part: str) -> list[PhotoFolder]:
         sets = [(base / "photos", base)]
     else:
         sets = [(flight / "frames", flight) for flight in sorted(base.glob("flight_*"))]
+    if not sets:
+        msg = f"{base} has no flight_* folder. Make one with: python -m train world NEW --flights 2"
+        raise InputError(msg)
     return [
         PhotoFolder(
             photos=photos,

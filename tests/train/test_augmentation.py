@@ -85,8 +85,8 @@ def test_a_shift_moves_the_tile_alone_and_not_too_far() -> None:
     assert {abs(v) for move in moves for v in move} == set(range(5))
 
 
-def test_a_shift_beyond_the_margin_stays_inside_the_picture() -> None:
-    config = replace(CONFIG, shift_m=11.0)  # 14 px of the margin's 8.
+def test_the_widest_shift_stays_inside_the_picture() -> None:
+    config = replace(CONFIG, shift_m=6.0)  # The margin's 8 px.
     photos, tiles = augmented(config, made_pairs(30))
     assert photos.shape == tiles.shape == (30, 64, 64, 3)
 

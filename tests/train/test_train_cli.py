@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from train.cli import main
+from train.cli import _model_arg, main
 from train.encoder import Encoder, load_checkpoint, save_checkpoint
 from train.timm_import import timm
 
@@ -44,7 +44,10 @@ def test_help_works_for_every_command(
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
-    assert "usage: python -m train" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "usage: python -m train" in said
+    if command:
+        assert f"\nExample: python -m train {command[0]} " in said
 
 
 def test_a_checkpoint_is_trained_and_evaluated_from_the_command_line(
@@ -73,6 +76,22 @@ def test_a_checkpoint_is_trained_and_evaluated_from_the_command_line(
     more = ["--from", str(out), *settings("epochs=1", "batch_size=8", "shift_m=4", "threads=1")]
     assert main(["fit", "--world", str(world), "--out", str(again), *more]) == 0
     assert load_checkpoint(again).encoder.spec == load_checkpoint(out).encoder.spec
+
+
+def test_the_seed_decides_the_initial_weights(
+    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.Tensor] = []
+
+    def keep(encoder: Encoder, *_: object, **__: object) -> None:
+        made.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
+
+    monkeypatch.setattr("train.fit.fit", keep)
+    for seed in (1, 1, 2):
+        arguments = ["--world", str(tiny_world), "--out", str(tmp_path / "ckpt")]
+        assert main(["fit", *arguments, *settings(*SMALL, f"seed={seed}")]) == 0
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
 
 
 def test_ones_own_photographs_are_given_as_five_paths(
@@ -111,6 +130,25 @@ def test_plain_weights_become_a_checkpoint(
     assert opened.config["imported_from"] == "w.safetensors"
 
 
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("img_size=256", 256),
+        ("drop_rate=0.5", 0.5),
+        ("qkv_bias=true", True),
+        ("pad_type=same", "same"),
+        ("pretrained_cfg=", ""),
+    ],
+)
+def test_arguments_for_timm_are_numbers_and_booleans_where_they_look_so(
+    item: str, expected: object
+) -> None:
+    name, value = _model_arg(item)
+    assert name == item.partition("=")[0]
+    assert value == expected
+    assert type(value) is type(expected)
+
+
 def test_a_missing_world_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = str(tmp_path / "nowhere")
     line = refused(capsys, "fit", "--world", world, "--out", str(tmp_path / "c"))
@@ -128,7 +166,7 @@ def test_no_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("epoch=3", "did you mean epochs?"),
         ("epochs=many", "expected int"),
         ("epochs", "is not NAME=VALUE"),
-        ("batch_size=1", "at least 2"),
+        ("batch_size=1", "expected 2 to"),
     ],
 )
 def test_an_unusable_setting_is_one_line_before_anything_is_read(
@@ -164,9 +202,11 @@ def test_a_missing_weights_file_is_one_line(
 
 
 def test_a_missing_checkpoint_is_one_line(
-    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refused(capsys, "eval", str(tmp_path / "nothing"), "--world", str(tiny_world))
+    (tmp_path / "world.json").write_text("{}")
+    (tmp_path / "held_out" / "flight_1").mkdir(parents=True)
+    line = refused(capsys, "eval", str(tmp_path / "nothing"), "--world", str(tmp_path))
     assert "python -m train fit" in line
 
 
@@ -202,6 +242,7 @@ def test_an_interrupt_ends_with_130_and_one_line(
     save_checkpoint(tmp_path / "c", make_encoder(), {})
     monkeypatch.setattr("train.encoder.load_checkpoint", stop)
     (tmp_path / "world.json").write_text("{}")
+    (tmp_path / "held_out" / "flight_1").mkdir(parents=True)
     assert main(["eval", str(tmp_path / "c"), "--world", str(tmp_path)]) == 130
     assert capsys.readouterr().err.splitlines() == ["train: stopped; what was finished is kept"]
 
