@@ -11,7 +11,7 @@ import torch
 
 from edge_runtime.artefact import writing_artefact
 from edge_runtime.bundle import PROBES, Precision
-from edge_runtime.errors import GateError
+from edge_runtime.errors import GateError, InputError
 from export.gates import GateReport, run_gates
 from export.onnx_encoder import export_onnx
 from export.probes import probe_images
@@ -52,7 +52,11 @@ def export_bundle(
     Raises:
         GateError: fp32 itself does not agree with the checkpoint.
         ArtefactError: not a checkpoint.
+        InputError: fp32 is not among the precisions.
     """
+    if "fp32" not in precisions:
+        msg = f"precisions are {list(precisions)}; expected fp32 among them: every backend runs it"
+        raise InputError(msg)
     opened = load_checkpoint(checkpoint)
     images = probe_images(probe_paths, opened.encoder.spec)
     with torch.inference_mode():

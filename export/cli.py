@@ -9,6 +9,10 @@ from typing import Any
 from edge_runtime.errors import InputError, SkyfixError
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the example below them on one line."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
@@ -28,9 +32,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m export", description="Make what flies: encoder bundles, satellite indexes."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    shown: dict[str, Any] = {"formatter_class": _HelpFormatter}
 
-    bundle = commands.add_parser("bundle", help="checkpoint to ONNX, through gates", **shown)
+    bundle = commands.add_parser(
+        "bundle",
+        help="checkpoint to ONNX, through gates",
+        epilog="Example: python -m export bundle --checkpoint ckpt --out bundle",
+        **shown,
+    )
     bundle.add_argument("--checkpoint", type=Path, required=True, help="folder of train fit")
     bundle.add_argument("--out", type=Path, required=True, help="bundle folder to write")
     bundle.add_argument(
@@ -38,7 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     bundle.set_defaults(run=_bundle)
 
-    index = commands.add_parser("index", help="satellite imagery to a searchable map", **shown)
+    index = commands.add_parser(
+        "index",
+        help="satellite imagery to a searchable map",
+        epilog="Example: python -m export index --imagery map.tif --bundle bundle --out index",
+        **shown,
+    )
     index.add_argument(
         "--imagery", type=Path, nargs="+", required=True, help="georeferenced rasters (GeoTIFF, …)"
     )
@@ -85,7 +99,7 @@ def _index(args: argparse.Namespace) -> None:
         msg = f"there is no backend {args.backend!r}; known: {', '.join(BACKENDS)}"
         raise InputError(msg)
     bundle = Bundle.open(args.bundle)
-    size_m = args.tile_m or bundle.spec.ground_size_m
+    size_m = bundle.spec.ground_size_m if args.tile_m is None else args.tile_m
     if size_m is None:
         msg = f"{args.bundle} does not say what ground size it was trained on; give --tile-m"
         raise InputError(msg)
@@ -98,7 +112,7 @@ def _index(args: argparse.Namespace) -> None:
                 bundle,
                 backend,
                 size_m=size_m,
-                stride_m=args.stride_m or size_m / 4,
+                stride_m=size_m / 4 if args.stride_m is None else args.stride_m,
                 jpeg_quality=args.quality,
                 progress=progress,
             )

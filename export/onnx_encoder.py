@@ -7,6 +7,7 @@ files hold an FP16 body between an FP32 normalisation and an FP32 L2 normalisati
 import copy
 import io
 import json
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +71,14 @@ def export_onnx(encoder: Encoder, path: Path, precision: Precision) -> onnx.Mode
     spec = encoder.spec
     images = torch.zeros(2, spec.height_px, spec.width_px, 3, dtype=torch.uint8)
     silent = io.StringIO()  # The exporter prints its stages; errors still raise.
-    with redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
+    with (
+        redirect_stdout(silent),
+        redirect_stderr(silent),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
+        # The exporter of torch 2.13 uses a class that torch has deprecated.
+        warnings.filterwarnings("ignore", r".*\bLeafSpec\b", FutureWarning)
         program = torch.onnx.export(
             module,
             (images,),

@@ -31,17 +31,6 @@ Paint = Callable[[F64, F64], U8]
 
 torch.set_num_threads(1)  # Small networks gain nothing from more, and the tests run side by side.
 
-# torch's exporter copies tree specs of its own deprecated class.
-EXPORTER_NOISE = "ignore:.isinstance.treespec, LeafSpec:FutureWarning"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let torch's exporter use what torch itself has deprecated."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings(EXPORTER_NOISE))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:

@@ -182,7 +182,6 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(sound: Any, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick_export")
-@pytest.mark.xfail(reason="nothing asks for fp32; a bundle without any precision can be written")
 @pytest.mark.parametrize("precisions", [["fp16"], []])
 def test_a_bundle_without_full_precision_is_refused(
     precisions: Any, sound: Any, tmp_path: Path

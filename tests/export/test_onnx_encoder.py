@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -66,10 +67,12 @@ def test_onnx_runtime_equals_pytorch_at_any_batch_size(
 
 
 @pytest.mark.slow
-def test_a_mobile_network_with_hard_activations_equals_pytorch(tmp_path: Path) -> None:
+def test_a_mobile_network_is_exported_without_a_warning_and_equals_pytorch(tmp_path: Path) -> None:
     torch.manual_seed(12)
     encoder = new_encoder("mobilenetv3_small_050", size_px=64).eval()
-    export_onnx(encoder, tmp_path / "e.onnx", "fp32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # What torch's exporter warns of is not the user's business.
+        export_onnx(encoder, tmp_path / "e.onnx", "fp32")
     for count in (1, 3):
         images = pictures(count)
         found = by_onnx_runtime(tmp_path / "e.onnx", images)
