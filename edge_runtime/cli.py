@@ -11,6 +11,13 @@ from edge_runtime.errors import SkyfixError
 _BACKENDS = ("auto", "ort-cpu", "ort-cuda")
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults there are, and keeps an example on one line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
@@ -33,9 +40,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: skyfix doctor",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
 
-    run = commands.add_parser("run", help="localise the frames of a folder or video", **shown)
+    def shown(example: str) -> dict[str, Any]:
+        return {"formatter_class": _HelpFormatter, "epilog": f"Example: skyfix {example}"}
+
+    run = commands.add_parser(
+        "run",
+        help="localise the frames of a folder or video",
+        **shown(
+            "run --bundle bundle --index index --source photos --telemetry telemetry.csv "
+            "--camera camera.json"
+        ),
+    )
     run.add_argument("--bundle", type=Path, required=True, help="encoder folder")
     run.add_argument("--index", type=Path, required=True, help="satellite index folder")
     run.add_argument("--source", type=Path, required=True, help="folder of photographs, or video")
@@ -80,7 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--ignore",
         nargs="+",
-        default=[],
         metavar="COLUMN",
         help="telemetry columns to leave out, as yaw_deg",
     )
@@ -89,30 +104,44 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
 
     replay = commands.add_parser(
-        "replay", help="run a log's frames again and compare every fix", **shown
+        "replay",
+        help="run a log's frames again and compare every fix",
+        **shown("replay fixes.jsonl"),
     )
     replay.add_argument("log", type=Path, help="log written by skyfix run")
     replay.set_defaults(run=_replay)
 
-    bundle = commands.add_parser("bundle", help="look at an encoder bundle")
+    bundle = commands.add_parser(
+        "bundle", help="look at an encoder bundle", **shown("bundle verify bundle")
+    )
     bundle_commands = bundle.add_subparsers(required=True, metavar="COMMAND")
     verify = bundle_commands.add_parser(
-        "verify", help="check every file, and the probes on a backend", **shown
+        "verify",
+        help="check every file, and the probes on a backend",
+        **shown("bundle verify bundle"),
     )
     verify.add_argument("bundle", type=Path, help="encoder folder")
     verify.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs it")
     verify.set_defaults(run=_bundle_verify)
 
-    index = commands.add_parser("index", help="look at a satellite index")
+    index = commands.add_parser(
+        "index", help="look at a satellite index", **shown("index info index")
+    )
     index_commands = index.add_subparsers(required=True, metavar="COMMAND")
-    info = index_commands.add_parser("info", help="what an index holds, verified", **shown)
+    info = index_commands.add_parser(
+        "info", help="what an index holds, verified", **shown("index info index")
+    )
     info.add_argument("index", type=Path, help="satellite index folder")
     info.add_argument("--json", action="store_true", help="for programs")
     info.set_defaults(run=_index_info)
 
-    doctor = commands.add_parser("doctor", help="what works on this machine", **shown)
+    doctor = commands.add_parser(
+        "doctor", help="what works on this machine", **shown("doctor --bundle bundle --index index")
+    )
     doctor.add_argument("--bundle", type=Path, help="also check this encoder folder")
-    doctor.add_argument("--index", type=Path, help="also check this index against the bundle")
+    doctor.add_argument(
+        "--index", type=Path, help="also check this index, against the bundle if given"
+    )
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -122,12 +151,13 @@ def _run(args: argparse.Namespace) -> int:
     from edge_runtime.flight_log import RunSettings
     from edge_runtime.run import TerminalProgress, run
 
+    _silence_opencv()
     options: dict[str, Any] = {
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,
     }
     for name in ("start", "height_range_m", "deadline_ms", "rate_hz", "threads", "ignore"):
-        if getattr(args, name):
+        if getattr(args, name) is not None:
             options[name] = getattr(args, name)
     settings = RunSettings(
         source=str(args.source.resolve()),
@@ -150,9 +180,17 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _silence_opencv() -> None:
+    """Keep OpenCV from writing lines of its own: what matters is said by this program."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def _replay(args: argparse.Namespace) -> int:
     from edge_runtime.run import TerminalProgress, replay
 
+    _silence_opencv()
     summary = replay(args.log, watch=TerminalProgress())
     if summary.different:
         for line in summary.different[:20]:

@@ -30,9 +30,9 @@ class Finding:
 
 
 def examine(bundle: Path | None = None, index: Path | None = None) -> list[Finding]:
-    """Look at this machine and, if given, at a bundle and its index."""
+    """Look at this machine and, if given, at a bundle, an index, or both together."""
     findings = [*_machine(), *_libraries(), *_providers()]
-    if bundle is not None:
+    if bundle is not None or index is not None:
         findings += _artefacts(bundle, index)
     return findings
 
@@ -139,26 +139,28 @@ def _providers() -> Iterator[Finding]:
         )
 
 
-def _artefacts(bundle_root: Path, index_root: Path | None) -> Iterator[Finding]:
+def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Finding]:
     from edge_runtime.backends.protocol import check_probes, open_backend
     from edge_runtime.bundle import Bundle
     from edge_runtime.satellite_index import SatelliteIndex
 
-    try:
-        bundle = Bundle.open(bundle_root)
-        backend = open_backend(bundle)
-        cosine = check_probes(bundle, backend)
-        info = backend.info
-        backend.close()
-    except SkyfixError as error:
-        yield Finding(what="bundle", verdict="broken", detail=str(error), needed=True)
-        return
-    yield Finding(
-        what="bundle",
-        verdict="works",
-        detail=f"{bundle.id} {bundle.spec.architecture}; probes through {info.provider} "
-        f"{info.precision}: lowest cosine {cosine:.6f}",
-    )
+    bundle = None
+    if bundle_root is not None:
+        try:
+            bundle = Bundle.open(bundle_root)
+            backend = open_backend(bundle)
+            cosine = check_probes(bundle, backend)
+            info = backend.info
+            backend.close()
+        except SkyfixError as error:
+            yield Finding(what="bundle", verdict="broken", detail=str(error), needed=True)
+        else:
+            yield Finding(
+                what="bundle",
+                verdict="works",
+                detail=f"{bundle.id} {bundle.spec.architecture}; probes through {info.provider} "
+                f"{info.precision}: lowest cosine {cosine:.6f}",
+            )
     if index_root is None:
         return
     try:
@@ -166,10 +168,11 @@ def _artefacts(bundle_root: Path, index_root: Path | None) -> Iterator[Finding]:
     except SkyfixError as error:
         yield Finding(what="index", verdict="broken", detail=str(error), needed=True)
         return
+    unbound = "" if bundle else "; not checked against a bundle"
     yield Finding(
         what="index",
         verdict="works",
         detail=f"{index.id}: {len(index)} tiles of {index.level.size_m:.0f} m, "
-        f"{index.area_m2() / 1e6:.2f} km2",
+        f"{index.area_m2() / 1e6:.2f} km2{unbound}",
     )
     index.close()

@@ -46,10 +46,28 @@ _MEASURED_ATTITUDE, _ASSUMED_ATTITUDE = (0.4, 0.92), (1.0, 0.25)
 """How much of an attitude error lasts and how much varies from frame to frame, as factors on its
 sigma: the lasting part moves every fix alike, the varying part is noise to the tracker."""
 
+_LIMITS: dict[str, tuple[float, float]] = {
+    "top_k": (1, 10_000),
+    "global_windows": (1, 10_000),
+    "track_windows": (1, 10_000),
+    "yaw_sigma_deg": (0, 90),
+    "scale_sigma": (0, 0.3),
+    "attitude_sigma_deg": (0, 45),
+    "ok_probability": (0, 1),
+    "max_eph_m": (0, 100_000),
+    "lost_after_s": (0, 3600),
+    "deadline_ms": (0.01, 600_000),
+}
+"""Lowest and highest value of each number in LocalizerConfig."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizerConfig:
-    """Choices of one run."""
+    """Choices of one run.
+
+    Raises:
+        InputError: a number that makes no sense.
+    """
 
     top_k: int = 60
     """Tiles asked of the index, per frame."""
@@ -73,6 +91,19 @@ class LocalizerConfig:
     """Heights to search when the state has none."""
     deadline_ms: float | None = None
     """Time one frame may take; work is shed to keep it."""
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        for name, (lowest, highest) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                msg = f"{name} is {value}; expected a number from {lowest} to {highest}"
+                raise InputError(msg)
+        if self.height_range_m is not None:
+            low, high = self.height_range_m
+            if not 0 < low <= high < math.inf:
+                msg = f"height_range_m is {low} to {high}; expected 0 < LOW <= HIGH in metres"
+                raise InputError(msg)
 
 
 class Localizer:

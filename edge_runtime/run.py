@@ -13,8 +13,9 @@ from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 from edge_runtime.flight_log import FlightLog, RunSettings, read_log, read_settings
 from edge_runtime.localizer import Localizer, LocalizerConfig
+from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.source import FolderSource, VideoSource, open_source
-from edge_runtime.state import read_telemetry_csv
+from edge_runtime.state import Telemetry, read_telemetry_csv
 
 Watch = Callable[[Fix, int, int], None]
 """Told each fix, how many are done and how many there will be."""
@@ -129,10 +130,13 @@ def _opened(settings: RunSettings) -> tuple[FolderSource | VideoSource, Localize
     rate_hz = options.pop("rate_hz", None)
     ignore = frozenset(options.pop("ignore", []))
     threads = options.pop("threads", None)
+    if threads is not None and threads < 1:
+        msg = f"threads is {threads}; expected 1 or more, or none given for all cores"
+        raise InputError(msg)
+    config = _config(options)
     camera = Camera.load(Path(settings.camera))
     telemetry = read_telemetry_csv(Path(settings.telemetry), ignore=ignore)
     source = open_source(Path(settings.source), telemetry, rate_hz=rate_hz)
-    config = _config(options)
     if all(state.height_m is None for state in telemetry.rows) and config.height_range_m is None:
         msg = (
             f"telemetry {settings.telemetry} has no height_m; add the column, or give a range to "
@@ -147,13 +151,30 @@ def _opened(settings: RunSettings) -> tuple[FolderSource | VideoSource, Localize
         config=config,
         threads=threads,
     )
-    if start is not None:
-        try:
+    try:
+        _check_order(telemetry, localizer.index)
+        if start is not None:
             localizer.start_at(*start)
-        except InputError:
-            localizer.close()
-            raise
+    except InputError:
+        localizer.close()
+        raise
     return source, localizer
+
+
+def _check_order(telemetry: Telemetry, index: SatelliteIndex) -> None:
+    """Refuse positions that are on the map only with latitude and longitude exchanged.
+
+    Positions off the map either way say nothing: GNSS may have been jammed or spoofed.
+    """
+    if any(index.contains(lat, lon) for lat, lon in telemetry.positions):
+        return
+    for lat, lon in telemetry.positions:
+        if abs(lon) <= 90 and index.contains(lon, lat):
+            msg = (
+                f"telemetry {telemetry.path} has the position {lat:.5f}, {lon:.5f}, which is on "
+                "the map only the other way round; is the order (lat, lon)?"
+            )
+            raise InputError(msg)
 
 
 def _config(options: dict[str, Any]) -> LocalizerConfig:

@@ -139,13 +139,7 @@ def without_height(settings: RunSettings) -> RunSettings:
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param(
-            make,
-            id=name,
-            marks=[pytest.mark.xfail(reason="bug: found out frame by frame, in every fix's reason")]
-            if name == "heights the wrong way round"
-            else [],
-        )
+        pytest.param(make, id=name)
         for name, make in {**REFUSED, "no height at all": without_height}.items()
     ],
 )
@@ -180,6 +174,33 @@ def test_an_older_log_survives_a_wrong_input(settings: RunSettings, tmp_path: Pa
         run(replace(settings, index="/nowhere"), log)
     assert log.read_text() == "older"
     assert not settings_path(log).exists()
+
+
+@pytest.fixture
+def with_positions(settings: RunSettings, tmp_path: Path) -> Callable[..., RunSettings]:
+    def make(*positions: tuple[float, float]) -> RunSettings:
+        header, *rows = Path(settings.telemetry).read_text().splitlines()
+        places = [positions[k % len(positions)] for k in range(len(rows))]
+        lines = [f"{row},{lat},{lon}" for row, (lat, lon) in zip(rows, places, strict=True)]
+        path = tmp_path / "positions.csv"
+        path.write_text("\n".join([f"{header},lat_deg,lon_deg", *lines]))
+        return replace(settings, telemetry=str(path))
+
+    return make
+
+
+def test_telemetry_that_is_on_the_map_only_when_swapped_is_refused(
+    with_positions: Callable[..., RunSettings], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"8\.30000, 47\.50000.*is the order \(lat, lon\)\?"):
+        run(with_positions((60.0, 20.0), (8.3, 47.5)), tmp_path / "fixes.jsonl")
+
+
+@pytest.mark.parametrize("elsewhere", [(47.5, 8.3), (-33.9, 18.4), (0.0, 0.0)])
+def test_telemetry_that_says_another_place_or_the_right_one_is_flown(
+    with_positions: Callable[..., RunSettings], tmp_path: Path, elsewhere: tuple[float, float]
+) -> None:
+    assert run(with_positions(elsewhere), tmp_path / "fixes.jsonl").ok == 4
 
 
 def test_no_height_is_refused_with_the_remedy(settings: RunSettings, tmp_path: Path) -> None:
