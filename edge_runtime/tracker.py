@@ -26,6 +26,8 @@ F64 = npt.NDArray[np.float64]
 _H = np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
 _METRES_PER_DEGREE = 111_000.0
 """Of latitude, roughly: to leave far pairs out before computing exactly."""
+_LONGEST_GAP_S = 3600.0
+"""Longer gaps count as this: by then nothing is known of the position any more."""
 _HV = np.array([[0, 0, 1.0, 0], [0, 0, 0, 1.0]])
 
 
@@ -119,7 +121,7 @@ class Tracker:
         self._hypotheses: list[Hypothesis] = []
         self._log_null = 0.0
         self._next_track = 1
-        self._t_s: float | None = None
+        self._last_t_s = self._latest_t_s = -math.inf
 
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
         """Take a position prior, with its 1-sigma error per axis."""
@@ -130,10 +132,11 @@ class Tracker:
     def predict(self, t_s: float, velocity_mps: tuple[float, float] | None = None) -> None:
         """Move every hypothesis to a time, with the measured velocity where there is one.
 
-        A clock that stands still or runs back moves nothing.
+        A clock that stands still or steps back moves nothing. After a step back the next time
+        tells which it was: from beyond the latest time seen, the interval counts from that one,
+        for the step was a glitch; from before it, the clock was set back and goes on from there.
         """
-        dt = 0.0 if self._t_s is None else max(0.0, t_s - self._t_s)
-        self._t_s = t_s
+        dt = self._elapsed_s(t_s)
         self._hypotheses = [self._moved(h, dt, velocity_mps) for h in self._hypotheses]
         # Some belief flows back to "somewhere else", so a wrong track can always be left.
         leak = 1.0 - (1.0 - self.config.kidnap_probability_per_s) ** min(max(dt, 0.1), 10.0)
@@ -188,6 +191,12 @@ class Tracker:
     def hypotheses(self) -> list[Hypothesis]:
         """All of them, the most probable first."""
         return list(self._hypotheses)
+
+    def _elapsed_s(self, t_s: float) -> float:
+        """Time since the last call, none at the first one or when the clock stepped back."""
+        since = self._latest_t_s if t_s >= self._latest_t_s else self._last_t_s
+        self._last_t_s, self._latest_t_s = t_s, max(t_s, self._latest_t_s)
+        return min(max(t_s - since, 0.0), _LONGEST_GAP_S) if since > -math.inf else 0.0
 
     def _new(
         self, m: Measurement, log_weight: float, velocity_mps: tuple[float, float] | None

@@ -349,6 +349,30 @@ def test_a_clock_that_stands_still_or_runs_back_moves_nothing(tracked: Tracker, 
         assert old.since_match_s == new.since_match_s
 
 
+def elapsed_s(tracker: Tracker, *times_s: float) -> list[float]:
+    """How much older the best hypothesis's last match becomes at each time."""
+    ages = [tracker.hypotheses()[0].since_match_s]
+    for t_s in times_s:
+        tracker.predict(t_s)
+        ages.append(tracker.hypotheses()[0].since_match_s)
+    return np.diff(ages).tolist()
+
+
+def test_an_interval_is_counted_once_though_the_clock_stepped_back_in_it(tracked: Tracker) -> None:
+    assert elapsed_s(tracked, 10, 4, 11, 12) == [1, 0, 1, 1]
+
+
+def test_a_clock_that_was_set_back_goes_on_from_there(tracked: Tracker) -> None:
+    assert elapsed_s(tracked, 10, 4, 5, 6, 8, 9.5, 10.5) == [1, 0, 1, 1, 2, 1.5, 0.5]
+
+
+def test_a_clock_that_leaps_ahead_loses_the_track_but_breaks_nothing(tracked: Tracker) -> None:
+    tracked.predict(1e300, (10.0, 0.0))
+    (best, *_) = tracked.hypotheses()
+    assert math.isfinite(best.lat_deg + best.lon_deg + best.sigma_m)
+    assert best.sigma_m > 1000
+
+
 def test_frames_without_matches_keep_the_track_but_not_the_certainty(tracked: Tracker) -> None:
     before = tracked.estimate()
     for t in range(10, 200):
