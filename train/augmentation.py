@@ -65,7 +65,6 @@ class PairAugmentation:
     def _pair(self, photo: U8, tile: U8, rng: np.random.Generator) -> tuple[U8, U8]:
         config = self._config
         limit = int(config.shift_m / config.ground_size_m * self._size_px)
-        limit = min(limit, (photo.shape[0] - self._size_px) // 2)
         dy, dx = (int(v) for v in rng.integers(-limit, limit + 1, 2))
         views = [middle(photo, self._size_px), middle(tile, self._size_px, dy, dx)]
         if rng.random() < config.flip:
