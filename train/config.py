@@ -1,6 +1,6 @@
 """How an encoder is trained. Saved with every checkpoint.
 
-The defaults train a small encoder from nothing on a CPU in about two minutes. They differ from the
+The defaults train a small encoder from nothing on a CPU in about three minutes. They differ from the
 paper, which starts from pretrained weights: hard negatives from the first epoch on teach
 an untrained network next to nothing (docs/training.md has the figures).
 """
@@ -49,7 +49,7 @@ class TrainConfig:
     """Side of the encoder's square input."""
     ground_size_m: float = 96.0
     """Side of the square of ground it looks at."""
-    epochs: int = 12
+    epochs: int = 16
     batch_size: int = 64
     """Pairs per step, so 2 x batch_size images; the loss needs other pairs to compare with."""
     learning_rate: float = 2e-3
@@ -65,7 +65,7 @@ class TrainConfig:
     """Neighbours kept per location; the paper uses 128 at batch 128."""
     select: int = 32
     """Neighbours drawn per seed, half nearest and half random; the paper uses 64."""
-    refresh_epochs: int = 8
+    refresh_epochs: int = 10
     """Similarity neighbours are computed anew every so many epochs."""
     flip: float = 0.5
     """Probability of mirroring both views."""
