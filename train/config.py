@@ -1,7 +1,7 @@
 """How an encoder is trained. Saved with every checkpoint.
 
-The defaults train a small encoder from nothing on a CPU in about three minutes. They differ from the
-paper, which starts from pretrained weights: hard negatives from the first epoch on teach
+The defaults train a small encoder from nothing on a CPU in about three minutes. They differ from
+the paper, which starts from pretrained weights: hard negatives from the first epoch on teach
 an untrained network next to nothing (docs/training.md has the figures).
 """
 
