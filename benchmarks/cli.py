@@ -16,7 +16,7 @@ from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import InputError, SkyfixError
 
-COMMANDS = ("accuracy", "latency", "photographs", "report")
+COMMANDS = ("accuracy", "evidence", "latency", "photographs", "report")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _accuracy(args)
         elif args.command == "latency":
             _latency(args)
+        elif args.command == "evidence":
+            _evidence(args)
         elif args.command == "photographs":
             _photographs(args)
         else:
@@ -64,6 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_scoring(accuracy)
     _add_output(accuracy)
+
+    evidence = _add(commands, "evidence", "what one frame alone can say, without a track")
+    for name, what in (
+        ("bundle", "encoder folder"),
+        ("index", "satellite index folder"),
+        ("source", "folder of photographs"),
+        ("telemetry", "CSV with filename, height_m, yaw_deg, …"),
+        ("truth", "CSV with filename, lat_deg, lon_deg (degrees)"),
+        ("camera", "camera JSON"),
+    ):
+        evidence.add_argument(f"--{name}", type=Path, required=True, help=what)
+    evidence.add_argument(
+        "--tolerance-m", type=float, default=20.0, help="a match this near the truth is right, m"
+    )
+    evidence.add_argument(
+        "--score", choices=get_args(Score), default="drone", help="compare this point"
+    )
+    evidence.add_argument("--json", action="store_true", help="print as JSON")
 
     latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
@@ -190,6 +210,33 @@ def _accuracy(args: argparse.Namespace) -> None:
         for log, truth in zip(args.log, args.truth, strict=True)
     )
     print(f"next: python -m benchmarks report --index INDEX {pairs} --out report.html")
+
+
+def _evidence(args: argparse.Namespace) -> None:
+    from benchmarks.evidence import QUANTILES, evidence, open_localizer
+    from benchmarks.tables import share
+
+    localizer = open_localizer(args.bundle, args.index, args.camera)
+    try:
+        found = evidence(
+            localizer,
+            args.source,
+            args.telemetry,
+            args.truth,
+            tolerance_m=args.tolerance_m,
+            look=args.score == "look",
+        )
+    finally:
+        localizer.close()
+    if args.json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"{found.frames} frames, each alone against the whole map")
+    print(f"right place among the matches: {share(found.found)}")
+    print(f"right place has the strongest evidence: {share(found.first)}")
+    print(f"percentiles          {'  '.join(f'{q:>6g}' for q in QUANTILES)}")
+    for name in ("right_excess", "chance_excess", "right_evidence", "chance_evidence"):
+        print(f"{name:<20} {'  '.join(f'{v:>6.2f}' for v in getattr(found, name))}")
 
 
 def _photographs(args: argparse.Namespace) -> None:

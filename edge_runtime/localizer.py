@@ -8,7 +8,7 @@ fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +128,7 @@ class Localizer:
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
         self._reset_counter = 0
+        self._matched_yaw_deg: float | None = None
         self._last_t_s = 0.0
         self._window_ms = 8.0
         self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
@@ -207,6 +208,9 @@ class Localizer:
         before = self._tracker.estimate()
         near = self._prior_circle(before)
         mode: Mode = "GLOBAL" if near is None else "TRACK"
+        if near is not None and state.yaw_deg is None:
+            # On a track the last match's heading is better than trying all of them again.
+            state = replace(state, yaw_deg=self._matched_yaw_deg)
 
         views, problem = self._views(frame, state)
         clock.mark("ground_view")
@@ -218,13 +222,7 @@ class Localizer:
             windows = self._affordable(windows, clock, shed)
             if windows:
                 started_ms = clock.elapsed_ms()
-                matches = self._refiner.refine(
-                    [view for _, view in views],
-                    candidates,
-                    self._search_range(state),
-                    size_m=self.index.level.size_m,
-                    most_windows=windows,
-                )
+                matches = self._refined(views, candidates, state, windows)
                 spent = (clock.elapsed_ms() - started_ms) / windows
                 self._window_ms += 0.2 * (spent - self._window_ms)
             clock.mark("refine")
@@ -233,8 +231,51 @@ class Localizer:
             searched_m2=self._searched_m2(near),
             velocity_mps=velocity,
         )
+        self._matched_yaw_deg = self._agreed_yaw_deg(matches)
         clock.mark("track")
         return self._fix(frame_name, state, mode, matches, problem, clock, shed)
+
+    def match_anywhere(self, frame: U8, state: VehicleState) -> list[Match]:
+        """Every place on the map that one frame fits, the strongest evidence first.
+
+        Neither uses nor moves the track: this is what one frame alone can say, for evaluation.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            state: what else is known at the exposure.
+        """
+        views, _ = self._views(frame, state)
+        if not views:
+            return []
+        candidates = self._candidates(views, None, None, _StageClock(0.0))
+        return self._refined(views, candidates, state, self.config.global_windows)
+
+    def _refined(
+        self,
+        views: Sequence[tuple[U8, GroundView]],
+        candidates: Sequence[Candidate],
+        state: VehicleState,
+        windows: int,
+    ) -> list[Match]:
+        return self._refiner.refine(
+            [view for _, view in views],
+            candidates,
+            self._search_range(state),
+            size_m=self.index.level.size_m,
+            most_windows=windows,
+        )
+
+    def _agreed_yaw_deg(self, matches: Sequence[Match]) -> float | None:
+        """Heading of this frame's match that the track agrees with; else the last such heading."""
+        estimate = self._tracker.estimate()
+        if estimate is None or estimate.best.misses or not matches:
+            return self._matched_yaw_deg
+        at = estimate.best
+        nearest = min(
+            matches,
+            key=lambda m: float(distance_m(at.lat_deg, at.lon_deg, m.lat_deg, m.lon_deg)),
+        )
+        return nearest.yaw_deg
 
     def _views(
         self, frame: U8 | None, state: VehicleState
