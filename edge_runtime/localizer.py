@@ -8,7 +8,7 @@ fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
 
+_CONTROLS = 3
+"""Windows per frame that show what chance reaches while the position is known."""
 _MEASURED_ATTITUDE, _ASSUMED_ATTITUDE = (0.4, 0.92), (1.0, 0.25)
 """How much of an attitude error lasts and how much varies from frame to frame, as factors on its
 sigma: the lasting part moves every fix alike, the varying part is noise to the tracker."""
@@ -128,7 +130,6 @@ class Localizer:
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
         self._reset_counter = 0
-        self._matched_yaw_deg: float | None = None
         self._last_t_s = 0.0
         self._window_ms = 8.0
         self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
@@ -206,12 +207,9 @@ class Localizer:
         velocity = _velocity(state)
         self._tracker.predict(state.t_s, velocity)
         before = self._tracker.estimate()
-        near = self._prior_circle(before)
+        # Without a heading a few windows near the prediction do not go round all headings.
+        near = None if state.yaw_deg is None else self._prior_circle(before)
         mode: Mode = "GLOBAL" if near is None else "TRACK"
-        if near is not None and state.yaw_deg is None:
-            # On a track the last match's heading is better than trying all of them again.
-            state = replace(state, yaw_deg=self._matched_yaw_deg)
-
         views, problem = self._views(frame, state)
         clock.mark("ground_view")
         matches: list[Match] = []
@@ -222,7 +220,8 @@ class Localizer:
             windows = self._affordable(windows, clock, shed)
             if windows:
                 started_ms = clock.elapsed_ms()
-                matches = self._refined(views, candidates, state, windows)
+                controls = self._controls(near)
+                matches = self._refined(views, candidates, state, windows, controls)
                 spent = (clock.elapsed_ms() - started_ms) / windows
                 self._window_ms += 0.2 * (spent - self._window_ms)
             clock.mark("refine")
@@ -231,7 +230,6 @@ class Localizer:
             searched_m2=self._searched_m2(near),
             velocity_mps=velocity,
         )
-        self._matched_yaw_deg = self._agreed_yaw_deg(matches)
         clock.mark("track")
         return self._fix(frame_name, state, mode, matches, problem, clock, shed)
 
@@ -256,6 +254,7 @@ class Localizer:
         candidates: Sequence[Candidate],
         state: VehicleState,
         windows: int,
+        controls: Sequence[Candidate] = (),
     ) -> list[Match]:
         return self._refiner.refine(
             [view for _, view in views],
@@ -263,19 +262,26 @@ class Localizer:
             self._search_range(state),
             size_m=self.index.level.size_m,
             most_windows=windows,
+            controls=controls,
         )
 
-    def _agreed_yaw_deg(self, matches: Sequence[Match]) -> float | None:
-        """Heading of this frame's match that the track agrees with; else the last such heading."""
-        estimate = self._tracker.estimate()
-        if estimate is None or estimate.best.misses or not matches:
-            return self._matched_yaw_deg
-        at = estimate.best
-        nearest = min(
-            matches,
-            key=lambda m: float(distance_m(at.lat_deg, at.lon_deg, m.lat_deg, m.lon_deg)),
-        )
-        return nearest.yaw_deg
+    def _controls(self, near: Circle | None) -> list[Candidate]:
+        """Tiles far from where the drone can be, other ones for every frame.
+
+        Near a prior all windows show much the same ground, so none says what chance reaches.
+        """
+        if near is None:
+            return []
+        tiles = self.index.tiles
+        # Steps of the golden ratio spread evenly over the map and do not repeat.
+        steps = self._seq * _CONTROLS + np.arange(4 * _CONTROLS)
+        rows = ((steps * 0.6180339887) % 1.0 * len(tiles)).astype(np.int64)
+        lat, lon = tiles["lat_deg"][rows], tiles["lon_deg"][rows]
+        far = distance_m(near.lat_deg, near.lon_deg, lat, lon) > near.radius_m + 2 * REACH_M
+        return [
+            Candidate(float(lat[k]), float(lon[k]), 0, math.nan, -1)
+            for k in np.flatnonzero(far)[:_CONTROLS]
+        ]
 
     def _views(
         self, frame: U8 | None, state: VehicleState

@@ -113,6 +113,7 @@ class Refiner:
         *,
         size_m: float,
         most_windows: int,
+        controls: Sequence[Candidate] = (),
     ) -> list[Match]:
         """Locate the views around the candidates.
 
@@ -122,14 +123,20 @@ class Refiner:
             search: headings and heights to try around each view's own.
             size_m: side of the square that is compared.
             most_windows: at most this many windows of imagery are looked at.
+            controls: places where the view cannot be, which show what chance reaches; needed where
+                all candidates are close together.
 
         Returns:
             At most one match per window, strongest evidence first.
         """
         matches: list[Match] = []
+        elsewhere: list[Match] = []
         for v, group in _grouped(candidates, most_windows).items():
-            matches += self._refine_view(views[v], v, group, search, size_m)
-        matches = _with_evidence(matches)
+            own = [*group, *(c._replace(view=v) for c in controls)]
+            found = self._refine_view(views[v], v, own, search, size_m)
+            matches += found[: len(group)]
+            elsewhere += found[len(group) :]
+        matches = _with_evidence(matches, elsewhere)
         matches.sort(key=lambda m: -m.log_evidence)
         for k, match in enumerate(matches[:_FINE_MATCHES]):
             matches[k] = self._refine_fine(views[match.view], match, size_m)
@@ -282,15 +289,16 @@ _MAX_FEATURE_LOG_EVIDENCE = 10.0
 _SAME_PLACE_M = 8.0
 
 
-def _with_evidence(matches: Sequence[Match]) -> list[Match]:
+def _with_evidence(matches: Sequence[Match], controls: Sequence[Match]) -> list[Match]:
     """Judge every match against what the frame's other windows reach by chance.
 
     How high chance peaks rise depends on the frame (orchards and housing estates repeat
     themselves), and the windows that name other places tell how high.
     """
-    lat = np.array([m.lat_deg for m in matches])
-    lon = np.array([m.lon_deg for m in matches])
-    z = np.array([m.z for m in matches])
+    everywhere = [*matches, *controls]
+    lat = np.array([m.lat_deg for m in everywhere])
+    lon = np.array([m.lon_deg for m in everywhere])
+    z = np.array([m.z for m in everywhere])
     judged = []
     for match in matches:
         elsewhere = z[distance_m(match.lat_deg, match.lon_deg, lat, lon) > _SAME_PLACE_M]

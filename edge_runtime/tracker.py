@@ -92,6 +92,8 @@ class Hypothesis:
     """Hypotheses that continue each other share it."""
     view: View | None
     """What the present view has already told; None before any match."""
+    withheld: float = 0.0
+    """Log weight that this frame did not give because the view is known."""
 
     @property
     def sigma_m(self) -> float:
@@ -174,9 +176,8 @@ class Tracker:
             twin = next((k for k, h in enumerate(kept) if self._same(h, born)), None)
             if twin is None:
                 kept.append(born)
-            elif kept[twin].log_weight < log_weight:
-                # The same match explained twice is no second witness: the better one stands.
-                kept[twin] = replace(kept[twin], log_weight=log_weight)
+            else:
+                kept[twin] = _mixed(kept[twin], born)
         self._log_null += log_miss
         self._hypotheses = self._merged(kept)
         self._normalise()
@@ -221,7 +222,7 @@ class Tracker:
     ) -> list[Hypothesis]:
         """A hypothesis's children, their gain counted only as far as the view is new or better."""
         if not hits or before.view is None:
-            return [missed, *hits]
+            return [replace(h, withheld=0.0) for h in (missed, *hits)]
         gain = _log_sum([h.log_weight for h in (missed, *hits)]) - missed.log_weight
         best = max(hits, key=lambda h: h.log_weight)
         assert best.view is not None
@@ -237,7 +238,8 @@ class Tracker:
             view = h.view
             if h is not missed and view is not None:
                 view = view._replace(log_evidence=max(view.log_evidence, known))
-            children.append(replace(h, log_weight=h.log_weight + counted - gain, view=view))
+            weight = h.log_weight + counted - gain
+            children.append(replace(h, log_weight=weight, view=view, withheld=gain - counted))
         return children
 
     def _moved(
@@ -320,6 +322,29 @@ def _corrected(
         misses=0,
         since_match_s=0.0,
         view=View(m.lat_deg, m.lon_deg, m.log_evidence),
+    )
+
+
+def _mixed(track: Hypothesis, born: Hypothesis) -> Hypothesis:
+    """A track and a new beginning at the same place, as one Gaussian of the same mean and spread.
+
+    Where the new beginning is as likely, the track's velocity is as doubtful. The same match
+    explained twice is no second witness, so the weight is the better one's.
+    """
+    ahead = track.log_weight + track.withheld - born.log_weight
+    s = 1.0 / (1.0 + math.exp(max(min(ahead, 700.0), -700.0)))
+    offset = enu_offset_m(track.lat_deg, track.lon_deg, born.lat_deg, born.lon_deg)
+    apart = np.array([float(offset.east_m), float(offset.north_m), 0.0, 0.0])
+    apart[2:] = born.velocity_mps - track.velocity_mps
+    place = move_lat_lon(track.lat_deg, track.lon_deg, s * apart[0], s * apart[1])
+    spread = s * (1 - s) * np.outer(apart, apart)
+    return replace(
+        track,
+        lat_deg=float(place.lat_deg),
+        lon_deg=float(place.lon_deg),
+        velocity_mps=track.velocity_mps + s * apart[2:],
+        covariance=(1 - s) * track.covariance + s * born.covariance + spread,
+        log_weight=max(track.log_weight, born.log_weight),
     )
 
 

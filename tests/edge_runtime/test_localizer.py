@@ -16,7 +16,8 @@ from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.fix import STAGES, Fix, fix_from_json
 from edge_runtime.geodesy import distance_m
 from edge_runtime.localizer import Localizer, LocalizerConfig
-from edge_runtime.satellite_index import SatelliteIndex
+from edge_runtime.refinement import REACH_M
+from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
@@ -466,3 +467,16 @@ def test_an_opened_localizer_flies_and_closes(
     assert fix.engine_id == "CPUExecutionProvider/fp32"
     localizer.close()
     localizer.close()
+
+
+def test_windows_that_show_chance_are_far_from_where_the_drone_can_be(
+    localizer: Localizer, scene: Any
+) -> None:
+    fix = localizer.step(scene.photo(0, 0), state(0))
+    assert fix.lat_deg is not None
+    assert fix.lon_deg is not None
+    near = Circle(fix.lat_deg, fix.lon_deg, 1.0)
+    far = localizer._controls(near)
+    away_m = [float(distance_m(near.lat_deg, near.lon_deg, c.lat_deg, c.lon_deg)) for c in far]
+    assert all(metres > REACH_M for metres in away_m)
+    assert localizer._controls(None) == []
