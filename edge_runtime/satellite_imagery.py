@@ -6,6 +6,7 @@ and averaged into coarser zooms until one tile holds the whole map.
 
 import math
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -53,7 +54,11 @@ def inspect(path: Path) -> ImagerySource:
             none), outside Web Mercator.
     """
     try:
-        with rasterio.open(path) as source:
+        with warnings.catch_warnings():
+            # What is missing is said below, in our own words.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(path)
+        with source:
             if source.crs is None or source.transform.is_identity:
                 msg = (
                     f"{path} has no georeference (CRS and transform); expected a GeoTIFF or "
