@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from edge_runtime.camera import Camera
     from edge_runtime.errors import SkyfixError
     from edge_runtime.fix import Fix
-    from edge_runtime.localizer import Localizer, LocalizerConfig
+    from edge_runtime.localizer import Localizer
+    from edge_runtime.localizer_config import LocalizerConfig
     from edge_runtime.state import VehicleState
 
 __all__ = ["Camera", "Fix", "Localizer", "LocalizerConfig", "SkyfixError", "VehicleState"]
@@ -20,7 +21,7 @@ _HOMES = {
     "Camera": "edge_runtime.camera",
     "Fix": "edge_runtime.fix",
     "Localizer": "edge_runtime.localizer",
-    "LocalizerConfig": "edge_runtime.localizer",
+    "LocalizerConfig": "edge_runtime.localizer_config",
     "SkyfixError": "edge_runtime.errors",
     "VehicleState": "edge_runtime.state",
 }

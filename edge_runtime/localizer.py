@@ -8,7 +8,6 @@ fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from edge_runtime.ground_view import (
     ground_view,
     view_hypotheses,
 )
+from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.refinement import (
     FINE_GSD_M,
     REACH_M,
@@ -37,6 +37,7 @@ from edge_runtime.refinement import (
     SearchRange,
 )
 from edge_runtime.satellite_index import Circle, SatelliteIndex
+from edge_runtime.stage_clock import StageClock
 from edge_runtime.state import VehicleState, finite_state
 from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
@@ -47,65 +48,6 @@ _CONTROLS = 3
 _MEASURED_ATTITUDE, _ASSUMED_ATTITUDE = (0.4, 0.92), (1.0, 0.25)
 """How much of an attitude error lasts and how much varies from frame to frame, as factors on its
 sigma: the lasting part moves every fix alike, the varying part is noise to the tracker."""
-
-_LIMITS: dict[str, tuple[float, float]] = {
-    "top_k": (1, 10_000),
-    "global_windows": (1, 10_000),
-    "track_windows": (1, 10_000),
-    "yaw_sigma_deg": (0, 90),
-    "scale_sigma": (0, 0.3),
-    "attitude_sigma_deg": (0, 45),
-    "ok_probability": (0, 1),
-    "max_eph_m": (0, 100_000),
-    "lost_after_s": (0, 3600),
-    "deadline_ms": (0.01, 600_000),
-}
-"""Lowest and highest value of each number in LocalizerConfig."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizerConfig:
-    """Choices of one run.
-
-    Raises:
-        InputError: a number that makes no sense.
-    """
-
-    top_k: int = 60
-    """Tiles asked of the index, per frame."""
-    global_windows: int = 20
-    """Windows of imagery refined while the position is unknown."""
-    track_windows: int = 4
-    """Windows of imagery refined near a known position."""
-    yaw_sigma_deg: float = 5.0
-    """1-sigma of the heading; twice this is searched on both sides."""
-    scale_sigma: float = 0.04
-    """1-sigma of the height, relative."""
-    attitude_sigma_deg: float = 1.0
-    """1-sigma of roll and pitch: moves the drone against the ground it sees."""
-    ok_probability: float = 0.995
-    """A position is given as OK only when it is believed at least this much."""
-    max_eph_m: float = 30.0
-    """A position less accurate than this is not given."""
-    lost_after_s: float = 5.0
-    """Without an agreeing match for this long (and three frames), the drone is lost."""
-    height_range_m: tuple[float, float] | None = None
-    """Heights to search when the state has none."""
-    deadline_ms: float | None = None
-    """Time one frame may take; work is shed to keep it."""
-
-    def __post_init__(self) -> None:
-        """Check every number."""
-        for name, (lowest, highest) in _LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not lowest <= value <= highest:
-                msg = f"{name} is {value}; expected a number from {lowest} to {highest}"
-                raise InputError(msg)
-        if self.height_range_m is not None:
-            low, high = self.height_range_m
-            if not 0 < low <= high < math.inf:
-                msg = f"height_range_m is {low} to {high}; expected 0 < LOW <= HIGH in metres"
-                raise InputError(msg)
 
 
 class Localizer:
@@ -201,7 +143,7 @@ class Localizer:
             frame_name: for the record.
             capture_ms: time the source needed, for the record.
         """
-        clock = _StageClock(capture_ms)
+        clock = StageClock(capture_ms)
         state = finite_state(state, last_t_s=self._last_t_s)
         self._last_t_s = state.t_s
         velocity = _velocity(state)
@@ -245,7 +187,7 @@ class Localizer:
         views, _ = self._views(frame, state)
         if not views:
             return []
-        candidates = self._candidates(views, None, None, _StageClock(0.0))
+        candidates = self._candidates(views, None, None, StageClock(0.0))
         return self._refined(views, candidates, state, self.config.global_windows)
 
     def _refined(
@@ -318,7 +260,7 @@ class Localizer:
         views: Sequence[tuple[U8, GroundView]],
         near: Circle | None,
         before: Estimate | None,
-        clock: "_StageClock",
+        clock: StageClock,
     ) -> list[Candidate]:
         """Places to look at, best first: the tracker's own prediction, then what search found."""
         embeddings = self.backend.embed(np.stack([image for image, _ in views]))
@@ -377,7 +319,7 @@ class Localizer:
         step = 1.5 * self.config.scale_sigma if state.height_m is not None else 0.08
         return SearchRange(yaw, (1 - step, 1.0, 1 + step))
 
-    def _affordable(self, windows: int, clock: "_StageClock", shed: list[str]) -> int:
+    def _affordable(self, windows: int, clock: StageClock, shed: list[str]) -> int:
         """Windows that fit in what is left of the deadline; says what was shed."""
         if self.config.deadline_ms is None:
             return windows
@@ -414,7 +356,7 @@ class Localizer:
         mode: Mode,
         matches: Sequence[Match],
         problem: str,
-        clock: "_StageClock",
+        clock: StageClock,
         shed: Sequence[str],
     ) -> Fix:
         estimate = self._tracker.estimate()
@@ -487,25 +429,6 @@ class Localizer:
         if best.misses >= 3:
             return "DEGRADED", problem or f"dead reckoning for {best.since_match_s:.1f} s"
         return "OK", ""
-
-
-class _StageClock:
-    """Time since the frame arrived, cut into stages."""
-
-    def __init__(self, capture_ms: float) -> None:
-        self._start = self._last = time.perf_counter()
-        self._capture_ms = capture_ms
-        self.stages_ms = {"capture": capture_ms}
-
-    def mark(self, stage: str) -> None:
-        """Book the time since the last mark on a stage."""
-        now = time.perf_counter()
-        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + 1e3 * (now - self._last)
-        self._last = now
-
-    def elapsed_ms(self) -> float:
-        """Capture included."""
-        return 1e3 * (time.perf_counter() - self._start) + self._capture_ms
 
 
 def _attitude_shares(state: VehicleState) -> tuple[float, float]:

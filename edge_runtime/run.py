@@ -12,7 +12,8 @@ from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 from edge_runtime.flight_log import FlightLog, RunSettings, read_log, read_settings
-from edge_runtime.localizer import Localizer, LocalizerConfig
+from edge_runtime.localizer import Localizer
+from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.source import FolderSource, VideoSource, open_source
 from edge_runtime.state import Telemetry, read_telemetry_csv

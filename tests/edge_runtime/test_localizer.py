@@ -15,7 +15,8 @@ from edge_runtime.camera import Camera
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.fix import STAGES, Fix, fix_from_json
 from edge_runtime.geodesy import distance_m
-from edge_runtime.localizer import Localizer, LocalizerConfig
+from edge_runtime.localizer import Localizer
+from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.refinement import REACH_M
 from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.state import VehicleState
