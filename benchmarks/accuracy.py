@@ -14,9 +14,10 @@ from typing import Literal
 
 from benchmarks.intervals import Rate, percentile, rate
 from benchmarks.rows import Provenance, provenance
+from edge_runtime import flight_log
 from edge_runtime.artefact import sha256_of
 from edge_runtime.errors import InputError
-from edge_runtime.fix import Fix, fix_from_json
+from edge_runtime.fix import Fix
 from edge_runtime.geodesy import check_lat_lon, distance_m
 
 Score = Literal["drone", "look"]
@@ -142,21 +143,16 @@ def read_log(path: Path) -> list[Fix]:
     Raises:
         InputError: unreadable, empty, a line is not a fix record or holds no position on Earth.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"log {path} cannot be read ({error}); expected a file that skyfix run wrote"
-        raise InputError(msg) from error
     fixes = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            fix = fix_from_json(line)
-            for lat, lon in ((fix.lat_deg, fix.lon_deg), (fix.look_lat_deg, fix.look_lon_deg)):
-                if _is_finite(lat) and _is_finite(lon):
-                    check_lat_lon(lat, lon)  # type: ignore[arg-type]
-        except InputError as error:
-            msg = f"log {path} line {number}: {error}"
-            raise InputError(msg) from error
+    for number, fix in enumerate(flight_log.read_log(path), start=1):
+        for lat, lon in ((fix.lat_deg, fix.lon_deg), (fix.look_lat_deg, fix.look_lon_deg)):
+            # A literal NaN is no position, and so no success.
+            if lat is not None and lon is not None and math.isfinite(lat + lon):
+                try:
+                    check_lat_lon(lat, lon)
+                except InputError as error:
+                    msg = f"log {path} line {number}: {error}"
+                    raise InputError(msg) from error
         fixes.append(fix)
     if not fixes:
         msg = f"log {path} is empty; expected one fix record per line, as skyfix run writes them"
@@ -360,10 +356,6 @@ def _truth_from(record: dict[str, str | None]) -> Truth:
         look_lat_deg=look[0],
         look_lon_deg=look[1],
     )
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _one_or_all(values: Iterable[str]) -> str:
