@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from edge_runtime.errors import ArtefactError
 
-Kind = Literal["checkpoint", "bundle", "index", "world"]
+Kind = Literal["checkpoint", "bundle", "index", "world", "training-state"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

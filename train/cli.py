@@ -1,16 +1,18 @@
-"""`python -m train …`: make a world, train, evaluate, bring weights in."""
+"""`python -m train …`: make a world, train, adapt, evaluate, bring weights in."""
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.artefact import write_atomically
-from edge_runtime.errors import InputError, SkyfixError
+from edge_runtime.errors import SkyfixError
+from train import commands
 from train.config import TrainConfig
+from train.data_arguments import add_data_arguments
+
+_SETTINGS = ", ".join(field.name for field in dataclasses.fields(TrainConfig))
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -36,14 +38,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m train",
         description="Train Sample4Geo encoders that match drone views with satellite imagery.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown: dict[str, Any] = {"formatter_class": _HelpFormatter}
+    add = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_world(add)
+    _add_fit(add)
+    _add_adapt(add)
+    _add_eval(add)
+    _add_import_weights(add)
+    return parser
 
-    world = commands.add_parser(
+
+def _command(add: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = add.add_parser(
+        name, help=summary, epilog=f"Example: {example}", formatter_class=_HelpFormatter
+    )
+    return parser
+
+
+def _add_world(add: Any) -> None:
+    world = _command(
+        add,
         "world",
-        help="make a seeded world to train and fly in",
-        epilog="Example: python -m train world world --seed 7",
-        **shown,
+        "make a seeded world to train and fly in",
+        "python -m train world world --seed 7",
     )
     world.add_argument("out", type=Path, help="folder to write; must not exist or be empty")
     world.add_argument("--seed", type=int, default=7, help="another seed, another world")
@@ -52,51 +68,130 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--held-out-m", type=float, default=1500.0, help="side of other ground, m")
     world.add_argument("--flights", type=int, default=2, help="flights over the other ground")
     world.add_argument("--frames", type=int, default=100, help="frames per flight, 2 per second")
-    world.set_defaults(run=_world)
+    world.set_defaults(run=commands.world)
 
-    fit = commands.add_parser(
+
+def _add_fit(add: Any) -> None:
+    fit = _command(
+        add,
         "fit",
-        help="train an encoder on a world or on your own photographs",
-        epilog="Example: python -m train fit --world world --out ckpt --set epochs=20",
-        **shown,
+        "train an encoder",
+        "python -m train fit --world world --out ckpt --set epochs=20\n"
+        "         torchrun --nproc-per-node 4 -m train fit --preset cvusa --data CVUSA --out ckpt",
     )
-    _add_data_arguments(fit, part="train")
-    fit.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    add_data_arguments(fit, part="train")
+    _add_run_arguments(fit)
     fit.add_argument("--from", dest="start", type=Path, help="checkpoint folder to start from")
+    _add_weights_argument(fit)
+    fit.add_argument("--teacher", type=Path, help="checkpoint to distil: --set distillation=…")
     fit.add_argument(
+        "--gpu-gib", type=int, choices=(8, 12, 24), help="make the preset fit one such GPU"
+    )
+    fit.add_argument(
+        "--evaluate", action="store_true", help="measure on the evaluation part as it trains"
+    )
+    fit.set_defaults(run=commands.fit)
+
+
+def _add_adapt(add: Any) -> None:
+    adapt = _command(
+        add,
+        "adapt",
+        "fine-tune on the imagery of where you will fly, before any flight",
+        "python -m train adapt --imagery area.tif --from ckpt --out adapted",
+    )
+    adapt.add_argument("--imagery", type=Path, required=True, help="georeferenced raster")
+    adapt.add_argument(
+        "--from", dest="start", type=Path, required=True, help="checkpoint folder to start from"
+    )
+    _add_run_arguments(adapt)
+    adapt.add_argument(
+        "--simulate",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the simulated drone: docs/adapting.md",
+    )
+    adapt.add_argument("--camera", type=Path, help="JSON of the drone's camera")
+    adapt.add_argument("--places", type=int, help="places of the area to learn; more for larger")
+    adapt.set_defaults(run=commands.adapt)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the same command was interrupted"
+    )
+    _add_set_argument(parser)
+
+
+def _add_set_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"a training setting: {', '.join(f.name for f in dataclasses.fields(TrainConfig))}",
+        help=f"a training setting: {_SETTINGS}",
     )
-    fit.set_defaults(run=_fit)
 
-    evaluate = commands.add_parser(
+
+def _add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        default=None,
+        help="file of pretrained weights; `hub` fetches timm's, `none` starts from nothing. "
+        "Presets of public data sets fetch, the made-up world starts from nothing",
+    )
+    parser.add_argument(
+        "--model-arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="passed on to timm, as pad_type=same, img_size=256 or num_classes=512 (a head)",
+    )
+
+
+def _add_eval(add: Any) -> None:
+    evaluate = _command(
+        add,
         "eval",
-        help="retrieval metrics of a checkpoint, photo to tile",
-        epilog="Example: python -m train eval ckpt --world world",
-        **shown,
+        "retrieval metrics of a checkpoint",
+        "python -m train eval ckpt --world world\n"
+        "         python -m train eval ckpt --preset cvact --data CVACT --per-query queries.csv",
     )
     evaluate.add_argument("checkpoint", type=Path, help="folder written by fit")
-    _add_data_arguments(evaluate, part="held_out")
-    evaluate.add_argument("--out", type=Path, help="write the metrics as JSON here")
-    evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    evaluate.set_defaults(run=_eval)
-
-    weights = commands.add_parser(
-        "import-weights",
-        help="make a checkpoint of a plain timm state dict",
-        epilog="Example: python -m train import-weights weights.safetensors "
-        "--architecture mobilenetv2_100 --out ckpt",
-        **shown,
+    add_data_arguments(evaluate, part="held_out")
+    evaluate.add_argument("--task", help="only the task of this name")
+    evaluate.add_argument("--embedding-size", type=int, help="use so many numbers of an embedding")
+    evaluate.add_argument(
+        "--fuse", type=int, default=1, help="average so many photos of a place into one query"
     )
-    weights.add_argument("weights", type=Path, help="safetensors file with timm's names")
-    weights.add_argument("--architecture", required=True, help="timm name, as mobilenetv2_100")
+    evaluate.add_argument("--out", type=Path, help="write the metrics as JSON here")
+    evaluate.add_argument("--per-query", type=Path, help="write a line for every query here (CSV)")
+    evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    _add_set_argument(evaluate)
+    evaluate.set_defaults(run=commands.evaluate)
+
+
+def _add_import_weights(add: Any) -> None:
+    weights = _command(
+        add,
+        "import-weights",
+        "make a checkpoint of weights from elsewhere",
+        "python -m train import-weights weights.safetensors "
+        "--architecture mobilenetv2_100 --out ckpt\n"
+        "         python -m train import-weights sample4geo.pth --preset cvusa --out ckpt",
+    )
+    weights.add_argument(
+        "weights", type=Path, help="a timm state dict, or an official Sample4Geo checkpoint"
+    )
+    weights.add_argument("--architecture", help="timm name; known for Sample4Geo checkpoints")
+    weights.add_argument("--preset", help="data set the weights were trained on: sets photo sizes")
     weights.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    weights.add_argument("--size-px", type=int, default=224, help="side of the square input")
-    weights.add_argument("--mean", type=float, nargs=3, default=[0.485, 0.456, 0.406], help="RGB")
-    weights.add_argument("--std", type=float, nargs=3, default=[0.229, 0.224, 0.225], help="RGB")
+    weights.add_argument("--size-px", type=int, help="side of the square input; else timm's")
+    weights.add_argument("--mean", type=float, nargs=3, help="RGB, 0..1; else timm's")
+    weights.add_argument("--std", type=float, nargs=3, help="RGB, 0..1; else timm's")
+    weights.add_argument("--ground-size-m", type=float, help="ground that the encoder looks at")
     weights.add_argument(
         "--model-arg",
         action="append",
@@ -104,205 +199,4 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="passed on to timm, as pad_type=same or img_size=256",
     )
-    weights.set_defaults(run=_import_weights)
-    return parser
-
-
-def _add_data_arguments(parser: argparse.ArgumentParser, *, part: str) -> None:
-    data = parser.add_argument_group(
-        "data", f"a world (its {part} part), or your own photographs: all five of the others"
-    )
-    data.add_argument("--world", type=Path, help="folder written by python -m train world")
-    data.add_argument("--photos", type=Path, help="folder of photographs")
-    data.add_argument("--imagery", type=Path, help="georeferenced raster below them")
-    data.add_argument("--telemetry", type=Path, help="CSV: filename, height_m, yaw_deg, …")
-    data.add_argument("--truth", type=Path, help="CSV: filename, lat_deg, lon_deg, height_m, …")
-    data.add_argument("--camera", type=Path, help="JSON: width_px, height_px, hfov_deg, …")
-
-
-def _world(args: argparse.Namespace) -> None:
-    from train.progress import progress_bars
-    from train.world import WorldConfig, make_world
-
-    config = WorldConfig(
-        seed=args.seed,
-        train_size_m=args.train_m,
-        train_photos=args.train_photos,
-        held_out_size_m=args.held_out_m,
-        flights=args.flights,
-        frames_per_flight=args.frames,
-    )
-    with progress_bars() as progress:
-        make_world(args.out, config, progress=progress)
-    print(f"World written to {args.out}. Next: python -m train fit --world {args.out} --out ckpt")
-
-
-def _fit(args: argparse.Namespace) -> None:
-    config = config_with(TrainConfig(), args.set)
-    folders = _folders(args, "train")
-
-    import torch
-
-    from train.encoder import load_checkpoint, new_encoder
-    from train.fit import EpochReport, fit
-    from train.progress import progress_bars
-
-    with progress_bars() as progress:
-        if args.start is not None:
-            encoder = load_checkpoint(args.start).encoder
-            config = dataclasses.replace(
-                config,
-                architecture=encoder.spec.architecture,
-                size_px=encoder.spec.width_px,
-                ground_size_m=encoder.spec.ground_size_m or config.ground_size_m,
-            )
-        else:
-            torch.manual_seed(config.seed)  # Of the weights; fit seeds what comes after them.
-            encoder = new_encoder(
-                config.architecture, size_px=config.size_px, ground_size_m=config.ground_size_m
-            )
-        pairs = _pairs(folders, config.ground_size_m, config.size_px, progress)
-
-        def report(epoch: EpochReport) -> None:
-            progress.say(
-                f"epoch {epoch.epoch}/{config.epochs}: loss {epoch.loss:.3f} nats, "
-                f"{epoch.pairs_per_s:.0f} pairs/s, batches by {epoch.sampler}"
-            )
-
-        fit(encoder, pairs, config, args.out, report=report, progress=progress)
-    print(
-        f"Checkpoint written to {args.out}. "
-        f"Next: python -m export bundle --checkpoint {args.out} --out bundle"
-    )
-
-
-def _eval(args: argparse.Namespace) -> None:
-    folders = _folders(args, "held_out")
-
-    from train.encoder import load_checkpoint
-    from train.fit import evaluate
-    from train.progress import progress_bars
-
-    opened = load_checkpoint(args.checkpoint)
-    spec = opened.encoder.spec
-    with progress_bars() as progress:
-        size_m = spec.ground_size_m or TrainConfig().ground_size_m
-        pairs = _pairs(folders, size_m, spec.width_px, progress)
-        metrics = evaluate(opened.encoder, pairs)
-    values = metrics.to_json()
-    if args.out:
-        write_atomically(args.out, (json.dumps(values, indent=1) + "\n").encode())
-    if args.json:
-        print(json.dumps(values))
-        return
-    print(
-        f"R@1 {metrics.r_at_1:.1%}, R@5 {metrics.r_at_5:.1%}, R@10 {metrics.r_at_10:.1%}, "
-        f"R@1% {metrics.r_at_1_percent:.1%} (K = {metrics.k_of_1_percent}); "
-        f"{metrics.queries} photos against {metrics.gallery} tiles"
-    )
-
-
-def _import_weights(args: argparse.Namespace) -> None:
-    from edge_runtime.artefact import sha256_of
-    from train.encoder import load_timm_weights, new_encoder, save_checkpoint
-
-    if not args.weights.is_file():
-        msg = f"{args.weights} is not a file; expected a safetensors file with timm's names"
-        raise InputError(msg)
-    encoder = new_encoder(
-        args.architecture,
-        size_px=args.size_px,
-        mean=tuple(args.mean),
-        std=tuple(args.std),
-        model_args=dict(map(_model_arg, args.model_arg)),
-    )
-    load_timm_weights(encoder, args.weights)
-    save_checkpoint(
-        args.out,
-        encoder,
-        {"imported_from": args.weights.name, "imported_sha256": sha256_of(args.weights)},
-    )
-    print(
-        f"Checkpoint written to {args.out}. "
-        f"Next: python -m export bundle --checkpoint {args.out} --out bundle"
-    )
-
-
-def config_with(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """A training config with `NAME=VALUE` settings applied, checked against the field's type.
-
-    Raises:
-        InputError: an unknown name (the known ones are listed), or a value of another type, or out
-            of its range.
-    """
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    values: dict[str, Any] = {}
-    for item in settings:
-        name, text = _name_value(item)
-        if name not in fields:
-            import difflib
-
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            msg = f"there is no setting {name!r}; {hint}Known: {', '.join(fields)}"
-            raise InputError(msg)
-        current = getattr(config, name)
-        kind = int if name == "threads" else type(current)
-        try:
-            values[name] = kind(text)
-        except ValueError as error:
-            msg = f"setting {name} is {text!r}; expected {kind.__name__}"
-            raise InputError(msg) from error
-    return dataclasses.replace(config, **values)
-
-
-def _name_value(item: str) -> tuple[str, str]:
-    name, separator, value = item.partition("=")
-    if not separator:
-        msg = f"{item!r} is not NAME=VALUE"
-        raise InputError(msg)
-    return name.strip(), value.strip()
-
-
-def _model_arg(item: str) -> tuple[str, Any]:
-    """Numbers and booleans as JSON writes them; anything else is text."""
-    name, text = _name_value(item)
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text
-
-
-def _folders(args: argparse.Namespace, part: str) -> list[Any]:
-    from train.pairs import PhotoFolder, world_folders
-
-    own = {
-        name: getattr(args, name) for name in ("photos", "imagery", "telemetry", "truth", "camera")
-    }
-    if args.world is not None:
-        return list(world_folders(args.world, part))
-    missing = [f"--{name}" for name, value in own.items() if value is None]
-    if missing:
-        msg = f"no data: give --world, or your own photographs with {', '.join(missing)} too"
-        raise InputError(msg)
-    return [PhotoFolder(**own)]
-
-
-def _pairs(folders: Sequence[Any], size_m: float, size_px: int, progress: Any) -> Any:
-    from train.pairs import joined, load_pairs
-
-    return joined(
-        [
-            load_pairs(
-                folder.photos,
-                folder.imagery,
-                telemetry=folder.telemetry,
-                truth=folder.truth,
-                camera=folder.camera,
-                size_m=size_m,
-                size_px=size_px,
-                progress=progress,
-            )
-            for folder in folders
-        ]
-    )
+    weights.set_defaults(run=commands.import_weights)

@@ -1,10 +1,9 @@
 """The training loop."""
 
-import json
-import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,21 @@ import numpy.typing as npt
 import torch
 
 from edge_runtime.errors import InputError
-from train.augmentation import PairAugmentation, as_evaluated
+from train.batches import BatchPlan
 from train.config import TrainConfig
+from train.distributed import Ranks
 from train.encoder import Encoder, save_checkpoint
-from train.hard_negative_batches import hard_negative_batches, random_batches
-from train.loss import symmetric_info_nce
-from train.neighbours import gps_neighbours, similarity_neighbours
-from train.pairs import Pairs
-from train.retrieval_metrics import RetrievalMetrics, retrieval_metrics
+from train.evaluation import evaluate_task
+from train.loader import Batch, training_batches
+from train.optimisation import Optimisation
+from train.pair_table import PairTable, RetrievalTask
+from train.run_log import RunLog
+from train.run_state import RunState, fingerprint, load_run_state, run_folder, save_run_state
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+
+UNREADABLE_SHARE = 0.01
+"""More images than this that cannot be read are no accident: the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +40,35 @@ class EpochReport:
     pairs_per_s: float
     sampler: str
     """Which neighbours filled the batches."""
+    learning_rate: float
+    """At its last step."""
+    temperature: float
+    """At its last step."""
+    waiting: float
+    """Share of the time spent waiting for images, 0..1: near 1, more workers would help."""
+    unreadable: int = 0
+    """Pairs left out because an image could not be read."""
+    retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Metrics by task, where the epoch was evaluated."""
 
 
 Report = Callable[[EpochReport], None]
+Say = Callable[[str], None]
 Progress = Callable[[str, float], None]
 
 
 def fit(
     encoder: Encoder,
-    pairs: Pairs,
+    table: PairTable,
     config: TrainConfig,
     out: Path,
     *,
+    tasks: Sequence[RetrievalTask] = (),
+    teacher: Encoder | None = None,
+    ranks: Ranks | None = None,
+    resume: bool = False,
     report: Report = lambda _: None,
+    say: Say = lambda _: None,
     progress: Progress = lambda _stage, _done: None,
     extra: dict[str, Any] | None = None,
 ) -> Encoder:
@@ -58,171 +76,191 @@ def fit(
 
     Args:
         encoder: trained in place.
-        pairs: the training pairs.
+        table: the training pairs.
         config: how.
-        out: checkpoint folder; replaced whole after each epoch.
+        out: checkpoint folder; replaced whole after each epoch. State and logs lie beside it.
+        tasks: evaluated every `evaluate_epochs` epochs and after the last.
+        teacher: for distillation.
+        ranks: this process among its peers.
+        resume: go on where an interrupted run of the same settings and data stopped.
         report: told about each epoch.
+        say: told what people should know at once.
         progress: told how far an epoch is.
         extra: kept in the checkpoint's config.
 
     Returns:
-        The trained encoder, in evaluation mode.
+        The trained encoder (the average, where one is kept), in evaluation mode.
 
     Raises:
-        InputError: too few pairs, or the loss is no longer finite: the last checkpoint is kept.
+        InputError: too few pairs, too many unreadable images, or the loss is no longer finite: the
+            last checkpoint is kept.
     """
+    ranks = ranks or Ranks()
+    if config.batch_size % ranks.world_size:
+        msg = (
+            f"batch_size {config.batch_size} cannot be shared by {ranks.world_size} ranks; "
+            "choose a multiple"
+        )
+        raise InputError(msg)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
     torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder.to(device).train()
-    optimiser = torch.optim.AdamW(
-        encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    plan = BatchPlan(table, config)
+    optimisation = Optimisation(
+        encoder, config, ranks, steps_per_epoch=len(plan.epoch(0)), teacher=teacher
     )
-    rng = np.random.default_rng(config.seed)
-    augmentation = PairAugmentation(config)
-    steps_per_epoch = len(pairs) // config.batch_size
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: warmup_then_cosine(
-            step,
-            warmup=round(config.warmup_epochs * steps_per_epoch),
-            total=config.epochs * steps_per_epoch,
-        ),
-    )
-    history: list[dict[str, Any]] = []
-    chooser = _NeighbourSampler(encoder, pairs, config, rng)
-    for epoch in range(config.epochs):
-        started, losses = time.perf_counter(), []
-        batches, sampler = chooser.epoch(epoch)
-        for rows in batches:
-            photos, tiles = augmentation.batch(pairs, rows, rng)
-            images = torch.from_numpy(np.concatenate([photos, tiles])).to(device)
-            embeddings = encoder(images)
-            query, reference = embeddings.chunk(2)
-            loss = symmetric_info_nce(
-                query,
-                reference,
-                encoder.logit_scale.exp(),
-                label_smoothing=config.label_smoothing,
+    folder, data = run_folder(out), fingerprint(table)
+    state = RunState(epoch=0, step=0, data=data)
+    if resume:
+        state = load_run_state(folder / "state", optimisation, config, data=data)
+        plan.restore(state.neighbours, state.sampler)
+        say(f"resumed after epoch {state.epoch}, step {state.step}")
+    history = list(state.history)
+    log = RunLog(folder, first_step=optimisation.step_count) if ranks.first else None
+
+    def save_state(epoch: int, step: int, losses: list[float]) -> None:
+        if ranks.first:
+            now = RunState(
+                epoch=epoch,
+                step=step,
+                history=history,
+                losses=losses,
+                sampler=plan.name,
+                neighbours=plan.neighbours,
+                data=data,
             )
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                msg = (
-                    f"the loss is {value} in epoch {epoch + 1}; the checkpoint before it is kept "
-                    f"at {out}. Try a smaller learning rate"
-                )
+            save_run_state(folder / "state", optimisation, config, now)
+        ranks.wait()
+
+    try:
+        for epoch in range(state.epoch, config.epochs):
+            begun = state.step if epoch == state.epoch else 0
+            losses = list(state.losses) if begun else []
+            if plan.due(epoch) and not begun:
+                skipped = plan.refresh(optimisation.trained, epoch, ranks, progress)
+                if skipped:
+                    say(f"{skipped} images cannot be read and have no neighbours of their own")
+            batches = [ranks.share(rows) for rows in plan.epoch(epoch)]
+            optimisation.train()
+            meter = _EpochMeter(len(batches) * config.batch_size, losses, ranks, say)
+            stage = f"epoch {epoch + 1}/{config.epochs}"
+            loaded = training_batches(table, config, batches[begun:], epoch=epoch)
+            for step, batch in enumerate(meter.timed(loaded), begun + 1):
+                pairs = meter.usable(batch)
+                if pairs * ranks.world_size < 2:
+                    continue
+                done = optimisation.step(batch.photos[:pairs], batch.tiles[:pairs])
+                meter.count(done.loss, pairs)
+                if log:
+                    log.step(optimisation.step_count, asdict(done))
+                if config.save_steps and step % config.save_steps == 0 and step < len(batches):
+                    save_state(epoch, step, losses)
+                progress(stage, step / len(batches))
+            progress(stage, 1.0)
+            if not losses:
+                msg = f"epoch {epoch + 1} has no batch: no two pairs of one could be read"
                 raise InputError(msg)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_value_(encoder.parameters(), config.clip_value)
-            optimiser.step()
-            schedule.step()
-            losses.append(value)
-            progress(f"epoch {epoch + 1}/{config.epochs}", len(losses) / max(1, steps_per_epoch))
-        progress(f"epoch {epoch + 1}/{config.epochs}", 1.0)
-        seconds = time.perf_counter() - started
-        done = EpochReport(
-            epoch=epoch + 1,
-            loss=float(np.mean(losses)),
-            steps=len(losses),
-            pairs_per_s=len(losses) * config.batch_size / seconds,
-            sampler=sampler,
-        )
-        history.append(asdict(done))
-        save_checkpoint(
-            out,
-            encoder,
-            {"training": asdict(config), "history": history, "pairs": len(pairs), **(extra or {})},
-        )
-        report(done)
-    return encoder.eval()
-
-
-def warmup_then_cosine(step: int, *, warmup: int, total: int) -> float:
-    """Factor on the learning rate: linear rise over `warmup` steps, cosine fall to 0 at `total`."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    fraction = (step - warmup) / max(1, total - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-
-
-class _NeighbourSampler:
-    """Chooses each epoch's batches and keeps the neighbour table between refreshes."""
-
-    def __init__(
-        self, encoder: Encoder, pairs: Pairs, config: TrainConfig, rng: np.random.Generator
-    ) -> None:
-        self._encoder, self._pairs, self._config, self._rng = encoder, pairs, config, rng
-        self._table: I64 | None = None
-        self._name = "chance"
-        if config.sampling in ("gps", "both"):
-            self._table = gps_neighbours(pairs.lat_deg, pairs.lon_deg, config.neighbours)
-            self._name = "distance on the ground"
-
-    def epoch(self, epoch: int) -> tuple[Iterator[I64], str]:
-        """An epoch's batches and the name of what chose them."""
-        config = self._config
-        learned = config.sampling in ("similarity", "both")
-        if learned and epoch > 0 and epoch % config.refresh_epochs == 0:
-            photos, tiles = embed_pairs(self._encoder, self._pairs)
-            self._encoder.train()
-            self._table = similarity_neighbours(photos, tiles, config.neighbours)
-            self._name = f"similarity after epoch {epoch}"
-        if self._table is None:
-            batches = random_batches(len(self._pairs), batch_size=config.batch_size, rng=self._rng)
-        else:
-            batches = hard_negative_batches(
-                self._table, batch_size=config.batch_size, select=config.select, rng=self._rng
+            retrieval = {}
+            if tasks and ((epoch + 1) % config.evaluate_epochs == 0 or epoch + 1 == config.epochs):
+                retrieval = {
+                    task.name: evaluate_task(
+                        optimisation.trained,
+                        task,
+                        config,
+                        margin=table.margin,
+                        ranks=ranks,
+                        progress=progress,
+                    ).metrics.to_json()
+                    for task in tasks
+                }
+            summary = EpochReport(
+                epoch=epoch + 1,
+                loss=float(np.mean(losses)) if losses else float("nan"),
+                steps=len(losses),
+                pairs_per_s=meter.pairs_per_s,
+                sampler=plan.name,
+                learning_rate=done.learning_rate,
+                temperature=done.temperature,
+                waiting=meter.waiting,
+                unreadable=meter.unreadable,
+                retrieval=retrieval,
             )
-        return batches, self._name
+            history.append(asdict(summary))
+            if ranks.first:
+                save_checkpoint(
+                    out,
+                    optimisation.trained,
+                    {
+                        "training": asdict(config),
+                        "history": history,
+                        "data": {"name": table.name, "pairs": len(table), "sha256": data},
+                        **(extra or {}),
+                    },
+                )
+            save_state(epoch + 1, 0, [])
+            if log:
+                log.epoch(optimisation.step_count, asdict(summary))
+            report(summary)
+    except InputError as error:
+        kept = f"; the checkpoint of epoch {len(history)} is kept at {out}" if history else ""
+        msg = f"{error}{kept}"
+        raise InputError(msg) from error
+    finally:
+        if log:
+            log.close()
+    return optimisation.trained.eval()
 
 
-@torch.inference_mode()
-def embed(encoder: Encoder, images: U8, *, batch_size: int = 64) -> F32:
-    """Embed images in evaluation mode.
+class _EpochMeter:
+    """Counts an epoch's pairs, time and images that could not be read."""
 
-    Args:
-        encoder: left in evaluation mode.
-        images: (N, H, W, 3) uint8 RGB at the encoder's size.
-        batch_size: images per step.
+    def __init__(self, planned: int, losses: list[float], ranks: Ranks, say: Say) -> None:
+        self._planned, self._losses, self._ranks, self._say = planned, losses, ranks, say
+        self._started, self._waited_s, self._pairs = time.perf_counter(), 0.0, 0
+        self.unreadable = 0
 
-    Returns:
-        (N, D) float32, unit length.
-    """
-    encoder.eval()
-    device = encoder.logit_scale.device
-    parts = [
-        encoder(torch.from_numpy(images[k : k + batch_size]).to(device)).cpu().numpy()
-        for k in range(0, len(images), batch_size)
-    ]
-    return np.concatenate(parts)
+    def timed(self, batches: Any) -> Any:
+        """The batches, with the time spent waiting for them measured."""
+        source = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(source, None)
+            self._waited_s += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
+    def usable(self, batch: Batch) -> int:
+        """How many pairs every rank has, after telling and counting what could not be read.
 
-def embed_pairs(encoder: Encoder, pairs: Pairs) -> tuple[F32, F32]:
-    """Embeddings of all photos and all tiles, as evaluation sees them."""
-    size = encoder.spec.width_px
-    return (
-        embed(encoder, as_evaluated(pairs.photos, size)),
-        embed(encoder, as_evaluated(pairs.tiles, size)),
-    )
+        Raises:
+            InputError: more than UNREADABLE_SHARE of the epoch.
+        """
+        for reason in batch.unreadable:
+            self._say(f"left out: {reason}")
+        if self._ranks.world_size == 1:
+            self.unreadable += len(batch.unreadable)
+        else:
+            self.unreadable += self._ranks.total(len(batch.unreadable))
+        if self.unreadable > UNREADABLE_SHARE * self._planned:
+            last = f", the last: {batch.unreadable[-1]}" if batch.unreadable else ""
+            msg = (
+                f"{self.unreadable} of {self._planned} pairs cannot be read, more than "
+                f"{UNREADABLE_SHARE:.0%}{last}; mend the data set"
+            )
+            raise InputError(msg)
+        return self._ranks.smallest(len(batch.rows))
 
+    def count(self, loss: float, pairs: int) -> None:
+        """One step is done."""
+        self._losses.append(loss)
+        self._pairs += pairs * self._ranks.world_size
 
-def evaluate(encoder: Encoder, pairs: Pairs, distractors: U8 | None = None) -> RetrievalMetrics:
-    """Photo to tile retrieval over the pairs' own tiles and any further ones.
+    @property
+    def pairs_per_s(self) -> float:
+        """Over all ranks."""
+        return self._pairs / max(time.perf_counter() - self._started, 1e-9)
 
-    Args:
-        encoder: what to evaluate.
-        pairs: queries and their true references.
-        distractors: (T, H, W, 3) further references at the encoder's size.
-    """
-    photos, tiles = embed_pairs(encoder, pairs)
-    if distractors is not None and len(distractors):
-        tiles = np.concatenate([tiles, embed(encoder, distractors)])
-    return retrieval_metrics(photos, tiles, np.arange(len(photos)))
-
-
-def training_history(checkpoint: Path) -> list[dict[str, Any]]:
-    """Epoch reports kept in a checkpoint."""
-    history: list[dict[str, Any]] = json.loads((checkpoint / "config.json").read_text())["history"]
-    return history
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for images."""
+        return self._waited_s / max(time.perf_counter() - self._started, 1e-9)

@@ -26,37 +26,32 @@ from edge_runtime.imagery import ImageryStore
 from edge_runtime.satellite_imagery import write_mbtiles
 from edge_runtime.state import Telemetry, read_telemetry_csv
 from train.config import MARGIN
+from train.pair_table import ImageArray, ImageSet, PairTable
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """P matched pairs in memory, MARGIN times larger than the encoder's view."""
+def joined(parts: Sequence[PairTable]) -> PairTable:
+    """In-memory tables of one kind as one.
 
-    photos: U8
-    """(P, S, S, 3) uint8 RGB, north-up ground views."""
-    tiles: U8
-    """(P, S, S, 3) uint8 RGB, imagery of the same ground."""
-    lat_deg: F64
-    """(P,) where the views' centres are."""
-    lon_deg: F64
-    """(P,) the same."""
-
-    def __len__(self) -> int:
-        """Number of pairs P."""
-        return len(self.photos)
-
-
-def joined(parts: Sequence[Pairs]) -> Pairs:
-    """Pairs of several sets as one."""
-    return Pairs(
-        photos=np.concatenate([part.photos for part in parts]),
-        tiles=np.concatenate([part.tiles for part in parts]),
-        lat_deg=np.concatenate([part.lat_deg for part in parts]),
-        lon_deg=np.concatenate([part.lon_deg for part in parts]),
+    Raises:
+        InputError: nothing to join.
+    """
+    if len(parts) < 2:
+        if not parts:
+            msg = "there are no pairs to join"
+            raise InputError(msg)
+        return parts[0]
+    return _table(
+        parts[0].name,
+        np.concatenate([_array(part.photos) for part in parts]),
+        np.concatenate([_array(part.tiles) for part in parts]),
+        [part.photos.images.name(row) for part in parts for row in range(len(part))],
+        np.concatenate([part.tiles.lat_deg for part in parts if part.tiles.lat_deg is not None]),
+        np.concatenate([part.tiles.lon_deg for part in parts if part.tiles.lon_deg is not None]),
+        np.concatenate([part.tiles.size_m for part in parts if part.tiles.size_m is not None]),
     )
 
 
@@ -69,8 +64,9 @@ def load_pairs(
     camera: Path,
     size_m: float,
     size_px: int,
+    name: str = "photographs",
     progress: Progress = lambda _stage, _done: None,
-) -> Pairs:
+) -> PairTable:
     """Read photographs over imagery.
 
     Args:
@@ -81,10 +77,12 @@ def load_pairs(
         camera: camera JSON.
         size_m: side of the encoder's view on the ground.
         size_px: the same in pixels.
+        name: of the table.
         progress: told the stage and the fraction done.
 
     Returns:
-        Pairs whose view shows enough ground and lies on the imagery.
+        Pairs whose view shows enough ground and lies on the imagery, aligned, in memory, MARGIN
+        times larger than the encoder's view.
 
     Raises:
         InputError: a file is missing or unreadable, columns are missing, or no pair is left.
@@ -107,24 +105,56 @@ def load_pairs(
             for done, view in enumerate(jobs):
                 views.append(view)
                 progress("photos", (done + 1) / len(names))
-        kept, tiles = [], []
-        for view in views:
+        kept, tiles, kept_names = [], [], []
+        for photo_name, view in zip(names, views, strict=True):
             if view is None:
                 continue
             patch = store.patch(view[1], view[2], size_m=big_m, size_px=big_px)
             if patch.mask.all():
                 kept.append(view)
+                kept_names.append(photo_name)
                 tiles.append(patch.image)
         store.close()
     if not kept:
         msg = f"no photograph of {photos} shows ground that lies on {imagery}"
         raise InputError(msg)
-    return Pairs(
-        photos=np.stack([view[0] for view in kept]),
-        tiles=np.stack(tiles),
-        lat_deg=np.array([view[1] for view in kept]),
-        lon_deg=np.array([view[2] for view in kept]),
+    return _table(
+        name,
+        np.stack([view[0] for view in kept]),
+        np.stack(tiles),
+        kept_names,
+        np.array([view[1] for view in kept]),
+        np.array([view[2] for view in kept]),
+        np.full(len(kept), size_m),
     )
+
+
+def _table(
+    name: str,
+    photos: U8,
+    tiles: U8,
+    names: Sequence[str],
+    lat_deg: F64,
+    lon_deg: F64,
+    size_m: F64,
+) -> PairTable:
+    """Aligned pairs, one tile a photo, with the positions of both."""
+    where = {"lat_deg": lat_deg, "lon_deg": lon_deg, "size_m": size_m}
+    return PairTable(
+        name=name,
+        photos=ImageSet(images=ImageArray(photos, names), view="photo", **where),
+        tiles=ImageSet(images=ImageArray(tiles, names), view="tile", **where),
+        tile_of_photo=np.arange(len(photos), dtype=np.int64),
+        geometry="aligned",
+        margin=MARGIN,
+    )
+
+
+def _array(images: ImageSet) -> U8:
+    if not isinstance(images.images, ImageArray):
+        msg = "only tables in memory can be joined"
+        raise InputError(msg)
+    return images.images.images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 class ProgressBars:
     """Called with a stage name and the fraction done, it shows the work's progress."""
 
-    def __init__(self, bars: Progress | None) -> None:
-        self._bars = bars
+    def __init__(self, bars: Progress | None, *, speaks: bool = True) -> None:
+        self._bars, self._speaks = bars, speaks
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._finished: set[str] = set()
+
+    @classmethod
+    def silent(cls) -> "ProgressBars":
+        """Shows nothing: all ranks but the first have these."""
+        return cls(None, speaks=False)
 
     def __call__(self, stage: str, done: float) -> None:
         """Show that a fraction of a stage, 0..1, is done."""
@@ -35,6 +40,8 @@ class ProgressBars:
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bars."""
+        if not self._speaks:
+            return
         if self._bars is None:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

@@ -1,0 +1,128 @@
+"""Which pairs meet in which batch: the epoch's plan, made alike on every rank."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import InputError
+from train.config import TrainConfig
+from train.distributed import Ranks
+from train.embedding import Progress, embed_set
+from train.encoder import Encoder
+from train.hard_negative_batches import hard_negative_batches, random_batches
+from train.neighbours import gps_neighbours, similarity_neighbours
+from train.pair_table import PairTable
+from train.tile_overlap import TileExclusions, overlapping_tiles, semi_positive_exclusions
+
+I64 = npt.NDArray[np.int64]
+
+
+class BatchPlan:
+    """Chooses each epoch's batches and keeps the neighbour table between refreshes.
+
+    An epoch's batches depend on the seed, the epoch and the table alone, so a run that is resumed
+    goes on with the batches it would have had.
+    """
+
+    def __init__(self, table: PairTable, config: TrainConfig) -> None:
+        """Find the neighbours on the ground, where they are asked for.
+
+        Raises:
+            InputError: GPS sampling without positions, or no footprints to exclude by.
+        """
+        self._table, self._config = table, config
+        self.neighbours: I64 | None = None
+        """(N, K) tile rows: by tile after GPS, by pair after a similarity refresh."""
+        self.name = "chance"
+        self.excluded = _exclusions(table, config)
+        if config.sampling in ("gps", "both"):
+            lat_deg, lon_deg = _positions(table)
+            self.neighbours = np.asarray(
+                gps_neighbours(lat_deg, lon_deg, config.neighbours, mode=config.gps_distance),
+                np.int64,
+            )
+            self.name = "distance on the ground"
+
+    def restore(self, neighbours: I64 | None, name: str) -> None:
+        """Go on with the table of an interrupted run."""
+        self.neighbours, self.name = neighbours, name
+
+    def due(self, epoch: int) -> bool:
+        """Whether neighbours are to be computed anew before this epoch, counted from 0."""
+        learned = self._config.sampling in ("similarity", "both")
+        return learned and epoch > 0 and epoch % self._config.refresh_epochs == 0
+
+    def refresh(self, encoder: Encoder, epoch: int, ranks: Ranks, progress: Progress) -> int:
+        """Take the encoder's own eyes for neighbours; the work is shared between ranks.
+
+        Returns:
+            How many images could not be read; they count as like nothing in particular.
+        """
+        table = self._table
+        photos, tiles = (
+            embed_set(
+                encoder,
+                images,
+                self._config,
+                margin=table.margin,
+                ranks=ranks,
+                stage=f"neighbours: {images.view}s",
+                progress=progress,
+            )
+            for images in (table.photos, table.tiles)
+        )
+        span = ranks.span(len(table))
+        own = similarity_neighbours(
+            photos.embeddings[span],
+            tiles.embeddings,
+            self._config.neighbours,
+            tile_of_query=table.tile_of_photo[span],
+        )
+        self.neighbours = np.asarray(ranks.joined(own), np.int64)
+        self.name = f"similarity after epoch {epoch}"
+        return ranks.total(len(photos.unreadable) + len(tiles.unreadable))
+
+    def epoch(self, epoch: int) -> list[I64]:
+        """The batches of an epoch, counted from 0, each (batch_size,) pair rows."""
+        config, table = self._config, self._table
+        rng = np.random.default_rng([config.seed, epoch])
+        tiles = table.tile_of_photo
+        if self.neighbours is None:
+            return list(
+                random_batches(tiles, batch_size=config.batch_size, rng=rng, excluded=self.excluded)
+            )
+        by_pair = self.name.startswith("similarity")
+        return list(
+            hard_negative_batches(
+                tiles,
+                self.neighbours,
+                np.arange(len(tiles), dtype=np.int64) if by_pair else tiles,
+                batch_size=config.batch_size,
+                select=config.select,
+                rng=rng,
+                excluded=self.excluded,
+            )
+        )
+
+
+def _positions(table: PairTable) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    tiles = table.tiles
+    if tiles.lat_deg is None or tiles.lon_deg is None:
+        msg = f"{table.name} has no positions; choose sampling=similarity or random"
+        raise InputError(msg)
+    return tiles.lat_deg, tiles.lon_deg
+
+
+def _exclusions(table: PairTable, config: TrainConfig) -> TileExclusions | None:
+    if config.exclude == "none":
+        return None
+    if config.exclude == "semi-positives":
+        if not table.semi_positives.size:
+            return None
+        return semi_positive_exclusions(
+            table.tile_of_photo, table.semi_positives, tiles=len(table.tiles)
+        )
+    lat_deg, lon_deg = _positions(table)
+    if table.tiles.size_m is None:
+        msg = f"{table.name} does not say how large its tiles are; choose exclude=none"
+        raise InputError(msg)
+    return overlapping_tiles(lat_deg, lon_deg, table.tiles.size_m)

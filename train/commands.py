@@ -1,0 +1,307 @@
+"""What each `python -m train` command does. Heavy imports wait until a command runs."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.artefact import sha256_of, write_atomically
+from edge_runtime.errors import InputError
+from train.config import TrainConfig, config_from_json, config_with
+from train.data_arguments import evaluation_tasks, preset_of, training_table
+from train.presets import PRESETS, scaled_to_memory
+
+if TYPE_CHECKING:
+    from train.distributed import Ranks
+    from train.encoder import Encoder
+    from train.fit import EpochReport
+    from train.pair_table import PairTable, RetrievalTask
+    from train.progress import ProgressBars
+
+
+def world(args: argparse.Namespace) -> None:
+    """`python -m train world`."""
+    from train.progress import progress_bars
+    from train.world import WorldConfig, make_world
+
+    config = WorldConfig(
+        seed=args.seed,
+        train_size_m=args.train_m,
+        train_photos=args.train_photos,
+        held_out_size_m=args.held_out_m,
+        flights=args.flights,
+        frames_per_flight=args.frames,
+    )
+    with progress_bars() as progress:
+        make_world(args.out, config, progress=progress)
+    print(f"World written to {args.out}. Next: python -m train fit --world {args.out} --out ckpt")
+
+
+def fit(args: argparse.Namespace) -> None:
+    """`python -m train fit`."""
+    config = preset_of(args)
+    if args.gpu_gib:
+        config = scaled_to_memory(config, args.gpu_gib)
+    config = config_with(config, args.set)
+    _check_start(args)
+    with _run() as (ranks, progress):
+        encoder, config = _start(args, config)
+        teacher = None
+        if args.teacher is not None:
+            from train.encoder import load_checkpoint
+
+            teacher = load_checkpoint(args.teacher).encoder
+        table = training_table(args, config, progress)
+        tasks = evaluation_tasks(args, config, progress)[0] if args.evaluate else []
+        _fit(args, encoder, table, config, ranks, progress, tasks=tasks, teacher=teacher)
+
+
+def adapt(args: argparse.Namespace) -> None:
+    """`python -m train adapt`."""
+    config = config_with(PRESETS["imagery"], args.set)
+    _check_start(args)
+    from train.simulated_config import simulation_with
+    from train.simulated_views import imagery_pairs
+
+    simulation = simulation_with(args.simulate)
+    with _run() as (ranks, progress):
+        encoder, config = _start(args, config)
+        table = imagery_pairs(
+            args.imagery,
+            config=simulation,
+            size_px=config.size_px,
+            ground_size_m=config.ground_size_m,
+            places=args.places,
+            camera=args.camera,
+            seed=config.seed,
+            progress=progress,
+        )
+        extra = {"simulation": dataclasses.asdict(simulation), "adapted_to": args.imagery.name}
+        _fit(args, encoder, table, config, ranks, progress, extra=extra)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """`python -m train eval`."""
+    from train.encoder import load_checkpoint
+    from train.evaluation import evaluate_task
+    from train.retrieval_metrics import write_per_query
+
+    opened = load_checkpoint(args.checkpoint)
+    spec = opened.encoder.spec
+    # How the encoder was trained decides the photo's size; imported weights take the preset's.
+    trained = opened.config.get("training")
+    config = config_from_json(trained) if trained else preset_of(args)
+    config = dataclasses.replace(
+        config,
+        size_px=spec.width_px,
+        ground_size_m=spec.ground_size_m or config.ground_size_m,
+        shift_m=0.0,
+    )
+    config = config_with(config, args.set)
+    rows = []
+    with _run() as (ranks, progress):
+        encoder = opened.encoder.to(ranks.device)
+        tasks, margin = evaluation_tasks(args, config, progress)
+        for task in _named(tasks, args.task):
+            found = evaluate_task(
+                encoder,
+                task,
+                config,
+                margin=margin,
+                embedding_size=args.embedding_size,
+                fuse=args.fuse,
+                ranks=ranks,
+                progress=progress,
+            )
+            rows.append({"task": task.name, **found.metrics.to_json()})
+            if ranks.first and not args.json:
+                progress.say(f"{task.name}: {found.metrics}")
+            if ranks.first and args.per_query is not None:
+                path = _one_of_several(args.per_query, task, tasks if args.task is None else [task])
+                write_per_query(path, found.ranks, **found.names)
+        if not ranks.first:
+            return
+    if args.out:
+        write_atomically(args.out, (json.dumps(rows, indent=1) + "\n").encode())
+    if args.json:
+        print(json.dumps(rows))
+
+
+def import_weights(args: argparse.Namespace) -> None:
+    """`python -m train import-weights`."""
+    from train.encoder import save_checkpoint
+    from train.weights import encoder_from_file
+
+    if args.preset is not None and args.preset not in PRESETS:
+        msg = f"there is no preset {args.preset!r}; there are {', '.join(sorted(PRESETS))}"
+        raise InputError(msg)
+    encoder = encoder_from_file(
+        args.weights,
+        architecture=args.architecture,
+        size_px=args.size_px,
+        mean=tuple(args.mean) if args.mean else None,
+        std=tuple(args.std) if args.std else None,
+        ground_size_m=args.ground_size_m,
+        model_args=dict(map(_model_arg, args.model_arg)),
+    )
+    extra: dict[str, Any] = {
+        "imported_from": args.weights.name,
+        "imported_sha256": sha256_of(args.weights),
+    }
+    if args.preset is not None:
+        extra["training"] = dataclasses.asdict(PRESETS[args.preset])
+    save_checkpoint(args.out, encoder, extra)
+    print(
+        f"Checkpoint written to {args.out}. "
+        f"Next: python -m export bundle --checkpoint {args.out} --out bundle"
+    )
+
+
+@contextmanager
+def _run() -> "Iterator[tuple[Ranks, ProgressBars]]":
+    """Peers and progress of a command; only the first rank shows any."""
+    from train.distributed import joined_ranks
+    from train.progress import ProgressBars, progress_bars
+
+    with joined_ranks() as ranks:
+        if ranks.first:
+            with progress_bars() as progress:
+                yield ranks, progress
+        else:
+            yield ranks, ProgressBars.silent()
+
+
+def _check_start(args: argparse.Namespace) -> None:
+    """Refuse to write over a run that could be resumed, or to resume what is not there."""
+    from train.run_state import run_folder
+
+    state = run_folder(args.out) / "state"
+    if args.resume and not state.is_dir():
+        msg = f"there is no run to resume at {state}; start it without --resume"
+        raise InputError(msg)
+    if not args.resume and state.is_dir():
+        values = json.loads((state / "state.json").read_text())
+        if values["epoch"] < values["config"]["epochs"]:
+            msg = (
+                f"{state} is an unfinished run, {values['epoch']} of "
+                f"{values['config']['epochs']} epochs; add --resume, choose another --out, "
+                "or remove it"
+            )
+            raise InputError(msg)
+
+
+def _start(args: argparse.Namespace, config: TrainConfig) -> "tuple[Encoder, TrainConfig]":
+    """The encoder to train, and the config with its sizes."""
+    import torch
+
+    from train.encoder import load_checkpoint, new_encoder
+
+    if args.start is not None:
+        encoder = load_checkpoint(args.start).encoder
+        return encoder, dataclasses.replace(
+            config,
+            architecture=encoder.spec.architecture,
+            size_px=encoder.spec.width_px,
+            ground_size_m=encoder.spec.ground_size_m or config.ground_size_m,
+        )
+    weights = args.weights or ("none" if args.preset in (None, "world") else "hub")
+    model_args = dict(map(_model_arg, args.model_arg))
+    torch.manual_seed(config.seed)  # Of the weights; fit seeds what comes after them.
+    if weights == "none":
+        encoder = new_encoder(
+            config.architecture,
+            size_px=config.size_px,
+            ground_size_m=config.ground_size_m,
+            model_args=model_args,
+        )
+    else:
+        from train.weights import encoder_from_file, pretrained_encoder
+
+        if weights == "hub":
+            encoder = pretrained_encoder(
+                config.architecture,
+                size_px=config.size_px,
+                ground_size_m=config.ground_size_m,
+                model_args=model_args,
+            )
+        else:
+            encoder = encoder_from_file(
+                Path(weights),
+                architecture=config.architecture,
+                size_px=config.size_px,
+                ground_size_m=config.ground_size_m,
+                model_args=model_args,
+            )
+    return encoder, config
+
+
+def _fit(
+    args: argparse.Namespace,
+    encoder: "Encoder",
+    table: "PairTable",
+    config: TrainConfig,
+    ranks: "Ranks",
+    progress: "ProgressBars",
+    **options: Any,
+) -> None:
+    from train.fit import fit as train
+
+    def report(epoch: "EpochReport") -> None:
+        found = "".join(
+            f", {name} R@1 {metrics['r_at_1']:.1%}" for name, metrics in epoch.retrieval.items()
+        )
+        skipped = f", {epoch.unreadable} pairs left out" if epoch.unreadable else ""
+        progress.say(
+            f"epoch {epoch.epoch}/{config.epochs}: loss {epoch.loss:.3f} nats, "
+            f"{epoch.pairs_per_s:.0f} pairs/s, batches by {epoch.sampler}{found}{skipped}"
+        )
+
+    train(
+        encoder,
+        table,
+        config,
+        args.out,
+        ranks=ranks,
+        resume=args.resume,
+        report=report,
+        say=progress.say,
+        progress=progress,
+        **options,
+    )
+    if ranks.first:
+        progress.say(
+            f"Checkpoint written to {args.out}. "
+            f"Next: python -m export bundle --checkpoint {args.out} --out bundle"
+        )
+
+
+def _named(tasks: "Sequence[RetrievalTask]", name: str | None) -> "Sequence[RetrievalTask]":
+    if name is None:
+        return tasks
+    chosen = [task for task in tasks if name in (task.name, task.name.split("/", 1)[-1])]
+    if not chosen:
+        msg = f"there is no task {name!r}; there are {', '.join(task.name for task in tasks)}"
+        raise InputError(msg)
+    return chosen
+
+
+def _one_of_several(path: Path, task: "RetrievalTask", tasks: "Sequence[RetrievalTask]") -> Path:
+    """A path of the task's own where there are several."""
+    if len(tasks) == 1:
+        return path
+    return path.with_name(f"{path.stem}-{task.name.replace('/', '-')}{path.suffix}")
+
+
+def _model_arg(item: str) -> tuple[str, Any]:
+    """Numbers and booleans as JSON writes them; anything else is text."""
+    name, separator, text = (part.strip() for part in item.partition("="))
+    if not separator:
+        msg = f"{item!r} is not NAME=VALUE"
+        raise InputError(msg)
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
