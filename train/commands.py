@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.artefact import sha256_of, write_atomically
 from edge_runtime.errors import InputError
-from train.config import TrainConfig, config_from_json, config_with
+from train.config import TrainConfig, config_from_json
 from train.data_arguments import evaluation_tasks, preset_of, training_table
 from train.presets import PRESETS, scaled_to_memory
+from train.settings import name_value, with_settings
 
 if TYPE_CHECKING:
     from train.distributed import Ranks
@@ -45,7 +46,7 @@ def fit(args: argparse.Namespace) -> None:
     config = preset_of(args)
     if args.gpu_gib:
         config = scaled_to_memory(config, args.gpu_gib)
-    config = config_with(config, args.set)
+    config = with_settings(config, args.set)
     _check_start(args)
     with _run() as (ranks, progress):
         encoder, config = _start(args, config)
@@ -61,12 +62,12 @@ def fit(args: argparse.Namespace) -> None:
 
 def adapt(args: argparse.Namespace) -> None:
     """`python -m train adapt`."""
-    config = config_with(PRESETS["imagery"], args.set)
+    config = with_settings(PRESETS["imagery"], args.set)
     _check_start(args)
-    from train.simulated_config import simulation_with
+    from train.simulated_config import SimulationConfig
     from train.simulated_views import imagery_pairs
 
-    simulation = simulation_with(args.simulate)
+    simulation = with_settings(SimulationConfig(), args.simulate)
     with _run() as (ranks, progress):
         encoder, config = _start(args, config)
         table = imagery_pairs(
@@ -100,7 +101,7 @@ def evaluate(args: argparse.Namespace) -> None:
         ground_size_m=spec.ground_size_m or config.ground_size_m,
         shift_m=0.0,
     )
-    config = config_with(config, args.set)
+    config = with_settings(config, args.set)
     rows = []
     with _run() as (ranks, progress):
         encoder = opened.encoder.to(ranks.device)
@@ -297,10 +298,7 @@ def _one_of_several(path: Path, task: "RetrievalTask", tasks: "Sequence[Retrieva
 
 def _model_arg(item: str) -> tuple[str, Any]:
     """Numbers and booleans as JSON writes them; anything else is text."""
-    name, separator, text = (part.strip() for part in item.partition("="))
-    if not separator:
-        msg = f"{item!r} is not NAME=VALUE"
-        raise InputError(msg)
+    name, text = name_value(item)
     try:
         return name, json.loads(text)
     except ValueError:

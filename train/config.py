@@ -6,11 +6,7 @@ an untrained network next to nothing (docs/training.md has the figures). `train.
 paper's recipes.
 """
 
-import dataclasses
-import difflib
-import types
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -201,29 +197,6 @@ class TrainConfig:
         return (self.size_px, self.size_px)
 
 
-def config_with(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """A training config with `NAME=VALUE` settings applied, read by the field's type.
-
-    Raises:
-        InputError: an unknown name (the nearest and the known ones are listed), or a value of
-            another type, or out of its range.
-    """
-    hints = typing.get_type_hints(TrainConfig)
-    values: dict[str, Any] = {}
-    for item in settings:
-        name, separator, text = (part.strip() for part in item.partition("="))
-        if not separator:
-            msg = f"{item!r} is not NAME=VALUE"
-            raise InputError(msg)
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            msg = f"there is no setting {name!r}; {hint}Known: {', '.join(hints)}"
-            raise InputError(msg)
-        values[name] = _read(name, text, hints[name])
-    return dataclasses.replace(config, **values)
-
-
 def config_from_json(value: dict[str, Any]) -> TrainConfig:
     """Inverse of `dataclasses.asdict` after a trip through JSON.
 
@@ -235,26 +208,4 @@ def config_from_json(value: dict[str, Any]) -> TrainConfig:
         return TrainConfig(**{**value, "embedding_sizes": sizes})
     except TypeError as error:
         msg = f"not a training configuration of this version ({error})"
-        raise InputError(msg) from error
-
-
-def _read(name: str, text: str, annotation: Any) -> Any:
-    """One value from its text."""
-    kinds: tuple[Any, ...] = (annotation,)
-    if isinstance(annotation, types.UnionType):
-        kinds = tuple(kind for kind in get_args(annotation) if kind is not type(None))
-        if text.lower() in ("none", ""):
-            return None
-    kind = kinds[0]
-    if typing.get_origin(kind) is Literal:
-        return text  # The config checks the choice.
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        return kind(text)
-    except (KeyError, ValueError) as error:
-        expected = "true or false" if kind is bool else getattr(kind, "__name__", "numbers")
-        msg = f"setting {name} is {text!r}; expected {expected}"
         raise InputError(msg) from error

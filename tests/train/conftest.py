@@ -8,7 +8,8 @@ import torch
 
 from train.config import TrainConfig
 from train.encoder import Encoder, new_encoder
-from train.pairs import Pairs, load_pairs, world_folders
+from train.pair_table import PairTable
+from train.pairs import load_pairs, world_folders
 from train.world import WorldConfig, make_world
 
 torch.set_num_threads(1)  # Small networks gain nothing from more, and the tests run side by side.
@@ -52,7 +53,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pairs(tiny_world: Path) -> Pairs:
+def tiny_pairs(tiny_world: Path) -> PairTable:
     """The tiny world's pairs at 64 px and 48 m."""
     (folder,) = world_folders(tiny_world, "train")
     return load_pairs(
