@@ -37,9 +37,9 @@ MARGIN = 1.25
 them."""
 
 _RANGES = (
-    ("size_px", 32, 4096),
-    ("photo_height_px", 32, 4096),
-    ("photo_width_px", 32, 4096),
+    ("size_px", 16, 4096),
+    ("photo_height_px", 16, 4096),
+    ("photo_width_px", 16, 4096),
     ("ground_size_m", 1, 100_000),
     ("epochs", 1, 1_000_000),
     ("batch_size", 2, 1_000_000),

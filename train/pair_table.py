@@ -81,7 +81,8 @@ class ImageFiles:
             msg = f"image {path} cannot be read ({error.strerror}); expected a JPEG or PNG file"
             raise UnreadableImageError(msg) from error
         # Colours are asked for as RGB here, so that no later step has to know OpenCV's order.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+        whole = len(data) and not _is_cut_jpeg(data.tobytes())
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if whole else None
         if image is None:
             msg = f"image {path} cannot be decoded; expected a whole JPEG or PNG file"
             raise UnreadableImageError(msg)
@@ -90,6 +91,15 @@ class ImageFiles:
     def name(self, row: int) -> str:
         """The path."""
         return str(self.paths[row])
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG file ends before its image does, which OpenCV would fill with grey.
+
+    The end marker must come after the last start of a scan; an embedded thumbnail has both of its
+    own, before the image's. Inside of a scan neither can occur.
+    """
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,43 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from train.augmentation import PairAugmentation, as_evaluated, middle
+from train.augmentation import PairAugmentation, cut
 from train.config import TrainConfig
-from train.pairs import Pairs
+from train.pair_table import Geometry, ImageArray, ImageSet, PairTable
 
 U8 = npt.NDArray[np.uint8]
 CONFIG = TrainConfig(size_px=64, ground_size_m=48.0, shift_m=0.0, recolour=0.0)
 
 
-def made_pairs(count: int = 12, *, same: bool = True, side: int = 80) -> Pairs:
+class Made:
+    """Noise images, known to the test."""
+
+    def __init__(self, photos: U8, tiles: U8, geometry: Geometry, margin: float) -> None:
+        self.photos, self.tiles = photos, tiles
+        self.table = PairTable(
+            name="made",
+            photos=ImageSet(images=ImageArray(photos), view="photo"),
+            tiles=ImageSet(images=ImageArray(tiles), view="tile"),
+            tile_of_photo=np.arange(len(photos), dtype=np.int64),
+            geometry=geometry,
+            margin=margin,
+        )
+
+
+def made_pairs(count: int = 12, *, same: bool = True, side: int = 80) -> Made:
     rng = np.random.default_rng(1)
     photos = rng.integers(0, 256, (count, side, side, 3), np.uint8)
     tiles = photos if same else rng.integers(0, 256, photos.shape, np.uint8)
-    where = np.zeros(count)
-    return Pairs(photos=photos, tiles=tiles, lat_deg=where, lon_deg=where)
+    return Made(photos, tiles, "aligned", 1.25)
 
 
-def augmented(config: TrainConfig, pairs: Pairs, seed: int = 2) -> tuple[U8, U8]:
-    rows = np.arange(len(pairs))
-    return PairAugmentation(config).batch(pairs, rows, np.random.default_rng(seed))
+def augmented(config: TrainConfig, pairs: Made, seed: int = 2) -> tuple[U8, U8]:
+    augmentation = PairAugmentation(config)
+    drawn = [
+        augmentation.pair(pairs.table, row, np.random.default_rng([seed, row]))
+        for row in range(len(pairs.table))
+    ]
+    return np.stack([photo for photo, _ in drawn]), np.stack([tile for _, tile in drawn])
 
 
 def turned(image: U8) -> list[U8]:
@@ -123,10 +141,74 @@ def test_the_pairs_themselves_stay_as_they_were() -> None:
     assert np.array_equal(pairs.tiles, before[1])
 
 
-@pytest.mark.parametrize(("side", "size"), [(80, 64), (40, 32), (64, 64)])
-def test_evaluation_sees_the_middle(side: int, size: int) -> None:
-    images = made_pairs(3, side=side).photos
-    edge = (side - size) // 2
-    expected = images[:, edge : edge + size, edge : edge + size]
-    assert np.array_equal(as_evaluated(images, size), expected)
-    assert np.array_equal(middle(images[0], size), expected[0])
+@pytest.mark.parametrize(("side", "margin"), [(80, 1.25), (64, 1.0)])
+def test_evaluation_sees_the_middle(side: int, margin: float) -> None:
+    image = made_pairs(1, side=side).photos[0]
+    edge = (side - 64) // 2
+    expected = image[edge : edge + 64, edge : edge + 64]
+    assert np.array_equal(cut(image, (64, 64), margin), expected)
+
+
+def test_an_image_of_another_size_is_stretched_whole() -> None:
+    image = np.zeros((30, 70, 3), np.uint8)
+    image[:, 35:] = 200
+    found = cut(image, (64, 64), 1.0)
+    assert found.shape == (64, 64, 3)
+    assert found[:, 0].max() == 0
+    assert found[:, -1].min() == 200
+
+
+def panoramas(*, flip: float, rotate: float) -> tuple[list[tuple[U8, U8]], U8, U8]:
+    """A panorama whose columns tell their heading, and a tile whose edges do."""
+    photo = np.zeros((16, 64, 3), np.uint8)
+    photo[..., 0] = np.arange(64) // 16  # North, east, south, west.
+    tile = np.zeros((64, 64, 3), np.uint8)
+    # What lies there is painted at the tile's edge: up is north.
+    tile[:8, 8:-8, 0], tile[8:-8, -8:, 0] = 10, 11
+    tile[-8:, 8:-8, 0], tile[8:-8, :8, 0] = 12, 13
+    made = Made(np.repeat(photo[None], 40, 0), np.repeat(tile[None], 40, 0), "panorama", 1.0)
+    config = replace(CONFIG, photo_height_px=16, flip=flip, rotate=rotate)
+    augmentation = PairAugmentation(config)
+    drawn = [
+        augmentation.pair(made.table, row, np.random.default_rng([3, row])) for row in range(40)
+    ]
+    return drawn, photo, tile
+
+
+def test_a_turned_tile_and_its_rolled_panorama_show_the_same_heading_first() -> None:
+    drawn, _, _ = panoramas(flip=0.0, rotate=1.0)
+    seen = set()
+    for photo, tile in drawn:
+        # The panorama's first quarter shows the heading that is up in the tile, and so clockwise.
+        ahead = [int(photo[0, 16 * k + 8, 0]) for k in range(4)]
+        edges = [tile[2, 32, 0], tile[32, -3, 0], tile[-3, 32, 0], tile[32, 2, 0]]
+        assert [int(edge) - 10 for edge in edges] == ahead
+        seen.add(ahead[0])
+    assert seen == {1, 2, 3}
+
+
+def test_a_flip_mirrors_panorama_and_tile() -> None:
+    drawn, photo, tile = panoramas(flip=1.0, rotate=0.0)
+    for flipped_photo, flipped_tile in drawn:
+        assert np.array_equal(flipped_photo, photo[:, ::-1])
+        assert np.array_equal(flipped_tile, tile[:, ::-1])
+
+
+def test_a_drone_photo_of_unknown_heading_is_not_turned_with_its_tile() -> None:
+    pairs = made_pairs(40, side=64)
+    made = Made(pairs.photos, pairs.tiles, "drone", 1.0)
+    photos, tiles = augmented(replace(CONFIG, flip=0.0, rotate=1.0), made)
+    assert np.array_equal(photos, made.photos)
+    assert not any(np.array_equal(a, b) for a, b in zip(tiles, made.tiles, strict=True))
+
+
+def test_a_heading_error_turns_the_photo_alone_about_its_middle() -> None:
+    pairs = made_pairs(6)
+    config = replace(CONFIG, flip=0.0, rotate=0.0, heading_error_deg=20.0)
+    photos, tiles = augmented(config, pairs)
+    assert np.array_equal(tiles, pairs.tiles[:, 8:72, 8:72])
+    assert not np.array_equal(photos, pairs.photos[:, 8:72, 8:72])
+    smooth = np.zeros((80, 80, 3), np.uint8)
+    smooth[36:44, 36:44] = 255
+    turned_deg = cut(smooth, (64, 64), 1.25, turn_deg=90.0)
+    assert abs(turned_deg.astype(int) - smooth[8:72, 8:72]).max() <= 1

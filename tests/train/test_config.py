@@ -4,19 +4,19 @@ from dataclasses import asdict, fields
 import pytest
 
 from edge_runtime.errors import InputError
-from train.cli import config_with
-from train.config import MARGIN, TrainConfig
+from train.config import MARGIN, TrainConfig, config_from_json
+from train.settings import with_settings
 
 
 def test_settings_change_what_they_name_and_nothing_else() -> None:
-    found = config_with(TrainConfig(), ["epochs=3", "learning_rate=1e-4", "sampling=gps"])
+    found = with_settings(TrainConfig(), ["epochs=3", "learning_rate=1e-4", "sampling=gps"])
     assert (found.epochs, found.learning_rate, found.sampling) == (3, 1e-4, "gps")
     kept = {k: v for k, v in asdict(found).items() if v != asdict(TrainConfig())[k]}
     assert set(kept) == {"epochs", "learning_rate", "sampling"}
 
 
 def test_settings_have_the_type_of_their_field() -> None:
-    found = config_with(
+    found = with_settings(
         TrainConfig(), ["epochs=3", "flip=1", "threads=2", "architecture=test_resnet"]
     )
     assert isinstance(found.epochs, int)
@@ -25,16 +25,28 @@ def test_settings_have_the_type_of_their_field() -> None:
     assert found.architecture == "test_resnet"
 
 
+def test_optional_settings_and_lists_are_read() -> None:
+    found = with_settings(
+        TrainConfig(chunk_size=8),
+        ["chunk_size=none", "ema_decay=0.99", "embedding_sizes=64,128", "compile=true"],
+    )
+    assert found.chunk_size is None
+    assert found.ema_decay == 0.99
+    assert found.embedding_sizes == (64, 128)
+    assert found.compile is True
+
+
 def test_the_last_of_equal_settings_counts() -> None:
-    assert config_with(TrainConfig(), ["epochs=3", "epochs=5"]).epochs == 5
+    assert with_settings(TrainConfig(), ["epochs=3", "epochs=5"]).epochs == 5
 
 
 def test_no_setting_is_the_default() -> None:
-    assert config_with(TrainConfig(), []) == TrainConfig()
+    assert with_settings(TrainConfig(), []) == TrainConfig()
 
 
 def test_a_config_survives_json() -> None:
-    assert TrainConfig(**json.loads(json.dumps(asdict(TrainConfig())))) == TrainConfig()
+    config = TrainConfig(embedding_sizes=(64, 256), ema_decay=0.999)
+    assert config_from_json(json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -43,12 +55,12 @@ def test_a_config_survives_json() -> None:
 )
 def test_an_unknown_setting_names_the_nearest(item: str, near: str) -> None:
     with pytest.raises(InputError, match=f"did you mean {near}\\?"):
-        config_with(TrainConfig(), [item])
+        with_settings(TrainConfig(), [item])
 
 
 def test_an_unknown_setting_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="Known: ") as caught:
-        config_with(TrainConfig(), ["zzz=1"])
+        with_settings(TrainConfig(), ["zzz=1"])
     for field in fields(TrainConfig):
         assert field.name in str(caught.value)
 
@@ -61,12 +73,14 @@ def test_an_unknown_setting_lists_the_known_ones() -> None:
         pytest.param("flip=often", "expected float", id="a word"),
         pytest.param("threads=all", "expected int", id="threads by name"),
         pytest.param("epochs", "is not NAME=VALUE", id="no value"),
-        pytest.param("sampling=hard", "expected one of .*'similarity'", id="unknown sampling"),
+        pytest.param("sampling=hard", "expected one of .*similarity", id="unknown sampling"),
+        pytest.param("compile=perhaps", "expected true or false", id="neither"),
+        pytest.param("embedding_sizes=64,big", "embedding_sizes is '64,big'", id="a size by name"),
     ],
 )
 def test_a_value_of_another_type_is_refused(item: str, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
-        config_with(TrainConfig(), [item])
+        with_settings(TrainConfig(), [item])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,6 @@ def test_a_value_of_another_type_is_refused(item: str, expected: str) -> None:
             "learning_rate=0", "learning_rate is 0.0; expected 1e-09 to 1", id="no learning"
         ),
         pytest.param("learning_rate=nan", "learning_rate is nan", id="learning rate not a number"),
-        pytest.param("size_px=100", "multiple of 32", id="odd size"),
         pytest.param("shift_m=-1", "shift_m", id="negative shift"),
         pytest.param("shift_m=30", "shift_m", id="shift out of the view"),
         pytest.param("shift_m=nan", "shift_m", id="shift not a number"),
@@ -87,7 +100,7 @@ def test_a_value_of_another_type_is_refused(item: str, expected: str) -> None:
 )
 def test_a_value_that_cannot_train_is_refused(item: str, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
-        config_with(TrainConfig(), [item])
+        with_settings(TrainConfig(), [item])
 
 
 @pytest.mark.parametrize(
@@ -112,14 +125,14 @@ def test_a_value_that_cannot_train_is_refused(item: str, expected: str) -> None:
 )
 def test_a_value_out_of_its_range_is_refused(item: str) -> None:
     with pytest.raises(InputError, match=item.partition("=")[0]):
-        config_with(TrainConfig(), [item])
+        with_settings(TrainConfig(), [item])
 
 
 def test_a_shift_up_to_the_margin_is_accepted_and_no_more() -> None:
-    assert config_with(TrainConfig(), ["ground_size_m=48", "shift_m=6"]).shift_m == 6
+    assert with_settings(TrainConfig(), ["ground_size_m=48", "shift_m=6"]).shift_m == 6
     expected = "shift_m is 6.1; expected 0 to 6, the margin that pairs have around .* 48"
     with pytest.raises(InputError, match=expected):
-        config_with(TrainConfig(), ["ground_size_m=48", "shift_m=6.1"])
+        with_settings(TrainConfig(), ["ground_size_m=48", "shift_m=6.1"])
 
 
 def test_the_default_shift_fits_into_the_margin_of_the_pairs() -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from train.loss import symmetric_info_nce
+from edge_runtime.errors import InputError
+from train.config import TrainConfig
+from train.loss import relation_loss, symmetric_info_nce, training_loss
 
 F64 = npt.NDArray[np.float64]
 
@@ -106,3 +108,72 @@ def test_half_precision_embeddings_are_widened_before_the_product() -> None:
 def test_batches_of_different_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"query \(8, 12\) and reference \(7, 12\) must match"):
         symmetric_info_nce(unit_rows(8, 12, 1), unit_rows(7, 12, 2), torch.tensor(1.0))
+
+
+def test_photo_negatives_stand_in_the_photos_denominator_alone() -> None:
+    query, reference = unit_rows(6, 12, 1), unit_rows(6, 12, 2)
+    scale, total = 9.0, 0.0
+    for row in range(6):
+        tiles = [scale * float(query[row] @ tile) for tile in reference]
+        photos = [scale * float(query[row] @ query[k]) for k in range(6) if k != row]
+        total -= tiles[row] - math.log(sum(map(math.exp, tiles + photos)))
+        back = [scale * float(reference[row] @ photo) for photo in query]
+        total -= back[row] - math.log(sum(map(math.exp, back)))
+    found = symmetric_info_nce(
+        query, reference, torch.tensor(scale), label_smoothing=0.0, photo_negatives=True
+    )
+    assert float(found) == pytest.approx(total / 12, rel=1e-5)
+
+
+def test_embedding_sizes_cost_the_mean_of_their_prefixes() -> None:
+    query, reference, scale = unit_rows(8, 16, 1), unit_rows(8, 16, 2), torch.tensor(10.0)
+    config = TrainConfig(embedding_sizes=(4, 8))
+    parts = [
+        float(symmetric_info_nce(F.normalize(query[:, :d]), F.normalize(reference[:, :d]), scale))
+        for d in (16, 4, 8)
+    ]
+    found = training_loss(query, reference, scale, config)
+    assert float(found) == pytest.approx(sum(parts) / 3, rel=1e-6)
+
+
+def test_a_prefix_longer_than_the_embedding_is_refused() -> None:
+    query = unit_rows(4, 8, 1)
+    with pytest.raises(InputError, match="exceed the encoder's 8"):
+        training_loss(query, query, torch.tensor(1.0), TrainConfig(embedding_sizes=(16,)))
+
+
+def test_a_student_that_agrees_with_its_teacher_pays_nothing_more() -> None:
+    query, reference, scale = unit_rows(8, 16, 1), unit_rows(8, 16, 2), torch.tensor(10.0)
+    plain = training_loss(query, reference, scale, TrainConfig())
+    config = TrainConfig(distillation="relations")
+    # Another basis, longer vectors: relations do not see it.
+    turn = torch.linalg.qr(torch.randn(24, 16, generator=torch.Generator().manual_seed(3)))[0]
+    same = training_loss(
+        query, reference, scale, config, teacher=(query @ turn.T, reference @ turn.T)
+    )
+    assert float(same) == pytest.approx(float(plain), abs=1e-5)
+    other = training_loss(
+        query, reference, scale, config, teacher=(unit_rows(8, 16, 4), unit_rows(8, 16, 5))
+    )
+    assert float(other) > float(plain) + 0.1
+
+
+def test_relations_are_the_divergence_of_both_directions_by_definition() -> None:
+    student, teacher = unit_rows(5, 5, 1), unit_rows(5, 5, 2)
+    total = 0.0
+    for a, b in ((student, teacher), (student.T, teacher.T)):
+        for own, other in zip((7 * a).softmax(1), (7 * b).softmax(1), strict=True):
+            total += float((other * (other / own).log()).sum())
+    found = relation_loss(student, teacher, torch.tensor(7.0))
+    assert float(found) == pytest.approx(total / 10, rel=1e-5)
+
+
+def test_no_gradient_flows_into_the_teacher() -> None:
+    query, reference = unit_rows(4, 8, 1).requires_grad_(), unit_rows(4, 8, 2)
+    teacher = (unit_rows(4, 8, 3).requires_grad_(), unit_rows(4, 8, 4).requires_grad_())
+    for kind in ("relations", "embeddings"):
+        config = TrainConfig(distillation=kind)
+        training_loss(query, reference, torch.tensor(5.0), config, teacher=teacher).backward()  # type: ignore[no-untyped-call]
+    assert query.grad is not None
+    assert teacher[0].grad is None
+    assert teacher[1].grad is None
