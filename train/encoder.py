@@ -7,7 +7,7 @@ normalisation and L2 are part of the module, so training, export and flight cann
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from torch import Tensor, nn
 from edge_runtime.artefact import open_artefact, sha256_of, writing_artefact
 from edge_runtime.errors import ArtefactError, InputError
 from edge_runtime.preprocess import EncoderSpec, spec_from_json
+from train.encoder_families import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RGB,
+    SizePx,
+    family_of,
+    one_line,
+    require_architecture,
+)
 from train.timm_import import timm
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 """Learnable logarithm of the inverse temperature at the start (Deuser et al. 2023, section 4)."""
 
@@ -48,7 +55,7 @@ class Encoder(nn.Module):
         self.spec = spec
         self.model_args = dict(model_args or {})
         self.body = create_body(spec.architecture, self.model_args)
-        size = body_size(self.body, spec)
+        size = body_size(self.body, spec.architecture, (spec.height_px, spec.width_px))
         if size != spec.embedding_size:
             msg = (
                 f"{spec.architecture} gives embeddings of {size}; "
@@ -63,7 +70,8 @@ class Encoder(nn.Module):
         """Embed images.
 
         Args:
-            images: (N, H, W, 3) uint8, RGB, at the encoder's size.
+            images: (N, H, W, 3) uint8, RGB, at the encoder's size, or at the photos' where they
+                are another.
 
         Returns:
             (N, D) float32 embeddings of unit length.
@@ -88,25 +96,20 @@ def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
         InputError: timm has no such architecture (the nearest names are given), or cannot build it
             with these arguments.
     """
-    if not timm.is_model(architecture.split(".")[0]):
-        import difflib
-
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        msg = f"timm has no architecture {architecture!r}; near names: {near or 'none'}"
-        raise InputError(msg)
+    require_architecture(architecture)
     try:
         body: nn.Module = timm.create_model(
             architecture, pretrained=False, num_classes=0, **dict(model_args)
         )
     except Exception as error:  # Whatever the network's own code raises.
         arguments = f" with {dict(model_args)}" if model_args else ""
-        msg = f"timm cannot build {architecture}{arguments}: {_one_line(error)}"
+        msg = f"timm cannot build {architecture}{arguments}: {one_line(error)}"
         raise InputError(msg) from error
     return body
 
 
 @torch.no_grad()
-def body_size(body: nn.Module, spec: EncoderSpec) -> int:
+def body_size(body: nn.Module, architecture: str, size_px: SizePx) -> int:
     """Length of the body's embeddings, found by running it once on zeros.
 
     Raises:
@@ -115,11 +118,11 @@ def body_size(body: nn.Module, spec: EncoderSpec) -> int:
     training = body.training
     body.eval()
     try:
-        size = int(body(torch.zeros(1, 3, spec.height_px, spec.width_px)).shape[1])
+        size = int(body(torch.zeros(1, 3, *size_px)).shape[1])
     except Exception as error:  # Whatever the network's own code raises.
         msg = (
-            f"{spec.architecture} cannot embed {spec.height_px}x{spec.width_px} px images: "
-            f"{_one_line(error)} Choose another size, or give timm an img_size where it takes one"
+            f"{architecture} cannot embed {size_px[0]}x{size_px[1]} px images: "
+            f"{one_line(error)} Choose another size, or give timm an img_size where it takes one"
         )
         raise InputError(msg) from error
     body.train(training)
@@ -130,13 +133,28 @@ def new_encoder(
     architecture: str,
     *,
     size_px: int,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    photo_size_px: SizePx | None = None,
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
     ground_size_m: float | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Encoder:
-    """An encoder with random weights whose embedding size is found by asking timm."""
-    probe = EncoderSpec(
+    """An encoder with random weights whose embedding size is found by asking timm.
+
+    Args:
+        architecture: timm name.
+        size_px: side of the tiles, and of what is exported.
+        photo_size_px: (height, width) of the photos in training and evaluation; None for the same.
+        mean: of RGB in 0..1.
+        std: of RGB in 0..1.
+        ground_size_m: side of the square of ground the encoder looks at, where that is fixed.
+        model_args: passed on to timm, over what the network's family needs for these sizes.
+
+    Raises:
+        InputError: timm has no such architecture, or it does not take these sizes.
+    """
+    tile_px = (size_px, size_px)
+    spec = EncoderSpec(  # First of all it refuses what no encoder has.
         architecture=architecture,
         height_px=size_px,
         width_px=size_px,
@@ -145,31 +163,13 @@ def new_encoder(
         std=std,
         ground_size_m=ground_size_m,
     )
-    size = body_size(create_body(architecture, model_args or {}), probe)
-    spec = EncoderSpec(**{**asdict(probe), "embedding_size": size})
-    return Encoder(spec, model_args)
-
-
-def load_timm_weights(encoder: Encoder, path: Path) -> None:
-    """Load a plain timm state dict (safetensors) into the body, strictly.
-
-    Classifier entries are left out, because the encoder has no classifier; anything else must
-    match by name and shape.
-
-    Raises:
-        InputError: unreadable, or it belongs to another architecture.
-    """
-    try:
-        state = load_file(path)
-    except Exception as error:
-        msg = f"weights {path} cannot be read ({error}); expected a safetensors file"
-        raise InputError(msg) from error
-    classifier = vars(encoder.body).get("default_cfg", {}).get("classifier", "classifier")
-    # Distilled networks have two.
-    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-    own = {k: v for k, v in state.items() if k.rsplit(".", 1)[0] not in classifiers}
-    own = {k: v.float() if v.is_floating_point() else v for k, v in own.items()}
-    _load_strictly(encoder.body, own, f"weights {path}")
+    needed = family_of(architecture).model_args(tile_px, photo_size_px)
+    arguments = {**needed, **(model_args or {})}
+    body = create_body(architecture, arguments)
+    size = body_size(body, architecture, tile_px)
+    if photo_size_px is not None and photo_size_px != tile_px:
+        body_size(body, architecture, photo_size_px)
+    return Encoder(replace(spec, embedding_size=size), arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +220,6 @@ def load_checkpoint(root: Path) -> Checkpoint:
         weights_sha256=sha256_of(root / WEIGHTS),
         config=config,
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

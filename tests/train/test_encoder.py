@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from edge_runtime.artefact import writing_artefact
 from edge_runtime.errors import ArtefactError, InputError
 from train.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     INITIAL_LOGIT_SCALE,
     Encoder,
     load_checkpoint,
-    load_timm_weights,
     new_encoder,
     save_checkpoint,
 )
+from train.encoder_families import IMAGENET_MEAN, IMAGENET_STD
 from train.timm_import import timm
 
 MakeEncoder = Callable[..., Encoder]
@@ -193,81 +190,6 @@ def test_a_missing_checkpoint_names_the_command_that_makes_one(tmp_path: Path) -
         load_checkpoint(tmp_path / "nothing")
 
 
-# --- plain timm weights ----------------------------------------------------------------------
-
-
-def timm_weights(path: Path, architecture: str, **arguments: Any) -> Any:
-    """A network with its classifier, random weights, saved as timm's hub files are."""
-    torch.manual_seed(5)
-    model = timm.create_model(architecture, pretrained=False, **arguments).eval()
-    save_file(model.state_dict(), path)
-    return model
-
-
-@pytest.mark.parametrize("architecture", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
-def test_plain_timm_weights_lose_their_classifier_and_nothing_else(
-    architecture: str, make_encoder: MakeEncoder, tmp_path: Path
-) -> None:
-    model = timm_weights(tmp_path / "w.safetensors", architecture, num_classes=10)
-    encoder = make_encoder(architecture=architecture)
-    load_timm_weights(encoder, tmp_path / "w.safetensors")
-    images = pictures(3)
-    scaled = (images / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    with torch.inference_mode():
-        raw = model.forward_head(
-            model.forward_features(scaled.permute(0, 3, 1, 2)), pre_logits=True
-        )
-    expected = torch.nn.functional.normalize(raw).numpy()
-    assert embedded(encoder, images).numpy() == pytest.approx(expected, abs=1e-5)
-
-
-def test_weights_of_a_distilled_network_lose_both_classifiers(tmp_path: Path) -> None:
-    architecture, arguments = "deit_tiny_distilled_patch16_224", {"img_size": 32, "depth": 1}
-    model = timm_weights(tmp_path / "w.safetensors", architecture, **arguments)
-    encoder = new_encoder(architecture, size_px=32, model_args=arguments)
-    load_timm_weights(encoder, tmp_path / "w.safetensors")
-    loaded = encoder.body.state_dict()
-    assert set(model.state_dict()) - set(loaded) == {
-        f"{head}.{kind}" for head in ("head", "head_dist") for kind in ("weight", "bias")
-    }
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.items())
-
-
-def test_weights_in_half_precision_are_widened(make_encoder: MakeEncoder, tmp_path: Path) -> None:
-    timm_weights(tmp_path / "w.safetensors", "test_resnet")
-    state = load_file(tmp_path / "w.safetensors")
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(half, tmp_path / "half.safetensors")
-    encoder = make_encoder()
-    load_timm_weights(encoder, tmp_path / "half.safetensors")
-    assert encoder.body_dtype == torch.float32
-
-
-def test_weights_without_a_layer_are_refused(make_encoder: MakeEncoder, tmp_path: Path) -> None:
-    timm_weights(tmp_path / "w.safetensors", "test_resnet")
-    state = load_file(tmp_path / "w.safetensors")
-    lost = next(name for name in state if name.endswith("conv1.weight"))
-    del state[lost]
-    save_file(state, tmp_path / "less.safetensors")
-    with pytest.raises(InputError, match="does not fit this architecture: Missing key"):
-        load_timm_weights(make_encoder(), tmp_path / "less.safetensors")
-
-
-def test_weights_of_another_network_are_refused(make_encoder: MakeEncoder, tmp_path: Path) -> None:
-    timm_weights(tmp_path / "w.safetensors", "test_convnext")
-    with pytest.raises(InputError, match="does not fit this architecture") as caught:
-        load_timm_weights(make_encoder(), tmp_path / "w.safetensors")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_no_safetensors_is_refused(
-    make_encoder: MakeEncoder, tmp_path: Path
-) -> None:
-    (tmp_path / "w.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(InputError, match="expected a safetensors file"):
-        load_timm_weights(make_encoder(), tmp_path / "w.safetensors")
-
-
 def test_a_newer_checkpoint_replaces_the_older_one_whole(
     make_encoder: MakeEncoder, tmp_path: Path
 ) -> None:
@@ -287,12 +209,12 @@ def test_a_newer_checkpoint_replaces_the_older_one_whole(
     ("architecture", "arguments"),
     [
         pytest.param("convnext_atto.nonsense", {}, id="unknown pretrained tag"),
-        pytest.param("vit_tiny_patch16_224", {}, id="made for another size"),
+        pytest.param("vit_tiny_patch16_224", {"img_size": 224}, id="made for another size"),
         pytest.param("test_resnet", {"nonsense": "1"}, id="unknown argument"),
     ],
 )
 def test_what_timm_cannot_build_is_refused_in_words(
-    architecture: str, arguments: dict[str, str]
+    architecture: str, arguments: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match=architecture):
         new_encoder(architecture, size_px=64, model_args=arguments)
@@ -302,3 +224,38 @@ def test_an_embedding_size_before_the_head_is_refused(make_encoder: MakeEncoder)
     spec = make_encoder(architecture="mobilenetv3_small_050").spec
     with pytest.raises(InputError, match="gives embeddings of 1024"):
         Encoder(replace(spec, embedding_size=288))
+
+
+# --- two sizes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_convnext", "test_vit"])
+def test_one_encoder_embeds_tiles_and_photos_of_another_size(architecture: str) -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder(architecture, size_px=64, photo_size_px=(48, 128)).eval()
+    photos = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 48, 128, 3), np.uint8))
+    with torch.inference_mode():
+        found = encoder(photos)
+    assert found.shape == (2, encoder.spec.embedding_size)
+    assert torch.linalg.norm(found, dim=1).numpy() == pytest.approx(1.0, abs=1e-6)
+    assert (encoder.spec.height_px, encoder.spec.width_px) == (64, 64)
+
+
+def test_an_encoder_of_two_sizes_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder("test_vit", size_px=64, photo_size_px=(48, 128)).eval()
+    photos = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 48, 128, 3), np.uint8))
+    save_checkpoint(tmp_path / "ckpt", encoder, {})
+    again = load_checkpoint(tmp_path / "ckpt").encoder
+    with torch.inference_mode():
+        assert torch.equal(again(photos), encoder(photos))
+
+
+def test_an_encoder_of_one_size_refuses_photos_of_another() -> None:
+    with pytest.raises(InputError, match="takes one size only; photos of 48x128 px and tiles of"):
+        new_encoder("mixer_s16_224", size_px=64, photo_size_px=(48, 128))
+
+
+def test_a_size_that_no_patch_divides_is_refused_with_the_nearest_ones() -> None:
+    with pytest.raises(InputError, match=r"384x384 is not\. Try 378x378 or 392x392"):
+        new_encoder("vit_small_patch14_dinov2", size_px=384)
