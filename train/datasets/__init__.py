@@ -1,0 +1,1 @@
+"""Readers of data sets in the layout their owners publish them in."""
