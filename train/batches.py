@@ -11,8 +11,9 @@ from train.encoder import Encoder
 from train.hard_negative_batches import hard_negative_batches, random_batches
 from train.neighbours import gps_neighbours, similarity_neighbours
 from train.pair_table import PairTable
-from train.tile_overlap import TileExclusions, overlapping_tiles, semi_positive_exclusions
+from train.tile_overlap import TileExclusions, overlapping_tiles
 
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 
@@ -30,19 +31,20 @@ class BatchPlan:
             InputError: GPS sampling without positions, or no footprints to exclude by.
         """
         self._table, self._config = table, config
-        self.neighbours: I64 | None = None
+        self.neighbours: I32 | None = None
         """(N, K) tile rows: by tile after GPS, by pair after a similarity refresh."""
         self.name = "chance"
         self.excluded = _exclusions(table, config)
         if config.sampling in ("gps", "both"):
             lat_deg, lon_deg = _positions(table)
-            self.neighbours = np.asarray(
-                gps_neighbours(lat_deg, lon_deg, config.neighbours, mode=config.gps_distance),
-                np.int64,
+            most = 0 if self.excluded is None else int(self.excluded.counts().max(initial=0))
+            found = gps_neighbours(
+                lat_deg, lon_deg, config.neighbours + most, mode=config.gps_distance
             )
+            self.neighbours = _allowed(found, self.excluded, config.neighbours)
             self.name = "distance on the ground"
 
-    def restore(self, neighbours: I64 | None, name: str) -> None:
+    def restore(self, neighbours: I32 | None, name: str) -> None:
         """Go on with the table of an interrupted run."""
         self.neighbours, self.name = neighbours, name
 
@@ -70,14 +72,15 @@ class BatchPlan:
             )
             for images in (table.photos, table.tiles)
         )
-        span = ranks.span(len(table))
         own = similarity_neighbours(
-            photos.embeddings[span],
+            photos.embeddings,
             tiles.embeddings,
             self._config.neighbours,
-            tile_of_query=table.tile_of_photo[span],
+            tile_of_query=table.tile_of_photo,
+            excluded=self.excluded,
+            rows=ranks.span(len(table)),
         )
-        self.neighbours = np.asarray(ranks.joined(own), np.int64)
+        self.neighbours = ranks.joined(own)
         self.name = f"similarity after epoch {epoch}"
         return ranks.total(len(photos.unreadable) + len(tiles.unreadable))
 
@@ -118,11 +121,24 @@ def _exclusions(table: PairTable, config: TrainConfig) -> TileExclusions | None:
     if config.exclude == "semi-positives":
         if not table.semi_positives.size:
             return None
-        return semi_positive_exclusions(
-            table.tile_of_photo, table.semi_positives, tiles=len(table.tiles)
+        return TileExclusions.from_semi_positives(
+            table.tile_of_photo, table.semi_positives, count=len(table.tiles)
         )
     lat_deg, lon_deg = _positions(table)
     if table.tiles.size_m is None:
         msg = f"{table.name} does not say how large its tiles are; choose exclude=none"
         raise InputError(msg)
     return overlapping_tiles(lat_deg, lon_deg, table.tiles.size_m)
+
+
+def _allowed(found: I32, excluded: TileExclusions | None, k: int) -> I32:
+    """(T, K) the first K neighbours of each tile that are not excluded by it."""
+    if excluded is None:
+        return found[:, :k]
+    count = len(found)
+    tile, other = excluded.pairs_of(np.arange(count))
+    barred = np.isin(np.arange(count)[:, None] * count + found, tile * count + other)
+    # Stable: what is allowed keeps its order and comes first.
+    order = np.argsort(barred, axis=1, kind="stable")
+    kept = max(1, min(k, int((~barred).sum(axis=1).min())))
+    return np.take_along_axis(found, order, axis=1)[:, :kept]

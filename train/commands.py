@@ -88,7 +88,6 @@ def evaluate(args: argparse.Namespace) -> None:
     """`python -m train eval`."""
     from train.encoder import load_checkpoint
     from train.evaluation import evaluate_task
-    from train.retrieval_metrics import write_per_query
 
     opened = load_checkpoint(args.checkpoint)
     spec = opened.encoder.spec
@@ -117,12 +116,13 @@ def evaluate(args: argparse.Namespace) -> None:
                 ranks=ranks,
                 progress=progress,
             )
-            rows.append({"task": task.name, **found.metrics.to_json()})
-            if ranks.first and not args.json:
-                progress.say(f"{task.name}: {found.metrics}")
+            for metrics in filter(None, (found.metrics, found.without_distractors)):
+                rows.append({"task": task.name, **metrics.to_json()})
+                if not args.json:
+                    progress.say(f"{task.name}: {metrics}")
             if ranks.first and args.per_query is not None:
-                path = _one_of_several(args.per_query, task, tasks if args.task is None else [task])
-                write_per_query(path, found.ranks, **found.names)
+                several = len(tasks) > 1 and args.task is None
+                found.write_queries(_one_of_several(args.per_query, task, several=several))
         if not ranks.first:
             return
     if args.out:
@@ -289,9 +289,9 @@ def _named(tasks: "Sequence[RetrievalTask]", name: str | None) -> "Sequence[Retr
     return chosen
 
 
-def _one_of_several(path: Path, task: "RetrievalTask", tasks: "Sequence[RetrievalTask]") -> Path:
+def _one_of_several(path: Path, task: "RetrievalTask", *, several: bool) -> Path:
     """A path of the task's own where there are several."""
-    if len(tasks) == 1:
+    if not several:
         return path
     return path.with_name(f"{path.stem}-{task.name.replace('/', '-')}{path.suffix}")
 

@@ -1,6 +1,7 @@
 """How well an encoder finds what it looks for: retrieval metrics of a task."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,17 @@ from train.distributed import Ranks
 from train.embedding import Embedded, Progress, embed_set
 from train.encoder import Encoder
 from train.pair_table import PairTable, RetrievalTask
-from train.retrieval_metrics import QueryRanks, RetrievalMetrics, rank_queries, summarise
+from train.retrieval_metrics import (
+    GalleryKind,
+    QueryRanks,
+    RetrievalMetrics,
+    rank_queries,
+    summarise,
+    write_per_query,
+)
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 
@@ -21,10 +30,25 @@ I64 = npt.NDArray[np.int64]
 class Evaluation:
     """What an evaluation found."""
 
-    task: str
+    task: RetrievalTask
     metrics: RetrievalMetrics
+    """Over the whole gallery."""
+    without_distractors: RetrievalMetrics | None
+    """Over the references some query shows, where the gallery has others too: the convention of
+    the paper's code for University-1652 and SUES-200."""
     ranks: QueryRanks
-    """Query by query."""
+    """Query by query, over the whole gallery."""
+    query_rows: I64
+    """(Q,) row of the task's queries, the first of a group where several were fused."""
+
+    def write_queries(self, path: Path) -> None:
+        """Write a line for every query, CSV or JSON lines by the suffix."""
+        write_per_query(
+            path,
+            self.ranks,
+            query_name=lambda row: self.task.queries.images.name(int(self.query_rows[row])),
+            gallery_name=self.task.gallery.images.name,
+        )
 
 
 def evaluate_task(
@@ -65,27 +89,41 @@ def evaluate_task(
             raise InputError(msg + (found.unreadable or ("on another rank",))[0])
         sets.append(_prefix(found, embedding_size))
     queries, gallery = sets
-    labels, semi_positives = task.query_labels, task.semi_positives
-    lat_deg, lon_deg = task.queries.lat_deg, task.queries.lon_deg
+    rows = np.arange(len(task.queries), dtype=np.int64)
     if fuse > 1:
-        groups = fused_groups(labels, fuse)
+        groups = fused_groups(task.query_labels, fuse)
         queries = fused(queries, groups)
-        first = np.array([group[0] for group in groups])
-        labels = labels[first]
-        semi_positives = semi_positives[first] if semi_positives.size else semi_positives
-        lat_deg, lon_deg = (None if x is None else x[first] for x in (lat_deg, lon_deg))
-    found_ranks = rank_queries(
-        queries,
-        gallery,
-        labels,
-        task.gallery_labels,
-        semi_positives=semi_positives if semi_positives.size else None,
-        query_lat_deg=lat_deg,
-        query_lon_deg=lon_deg,
-        gallery_lat_deg=task.gallery.lat_deg,
-        gallery_lon_deg=task.gallery.lon_deg,
+        rows = np.array([group[0] for group in groups])
+    labels = task.query_labels[rows]
+    semi_positives = task.semi_positives[rows] if task.semi_positives.size else None
+
+    def ranked(kind: GalleryKind) -> QueryRanks:
+        return rank_queries(
+            queries,
+            gallery,
+            labels,
+            task.gallery_labels,
+            semi_positives=semi_positives,
+            gallery_kind=kind,
+            query_lat_deg=_at(task.queries.lat_deg, rows),
+            query_lon_deg=_at(task.queries.lon_deg, rows),
+            gallery_lat_deg=task.gallery.lat_deg,
+            gallery_lon_deg=task.gallery.lon_deg,
+        )
+
+    whole = ranked("all")
+    has_distractors = not np.isin(task.gallery_labels, labels).all()
+    return Evaluation(
+        task=task,
+        metrics=summarise(whole),
+        without_distractors=summarise(ranked("without distractors")) if has_distractors else None,
+        ranks=whole,
+        query_rows=rows,
     )
-    return Evaluation(task=task.name, metrics=summarise(found_ranks), ranks=found_ranks)
+
+
+def _at(column: F64 | None, rows: I64) -> F64 | None:
+    return None if column is None else column[rows]
 
 
 def task_of(table: PairTable, *, name: str = "photo-to-tile") -> RetrievalTask:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class Optimisation:
         if config.checkpointing:
             _recompute_activations(encoder)
         if ranks.world_size > 1 and ranks.device.type == "cuda":
-            encoder.body = nn.SyncBatchNorm.convert_sync_batchnorm(encoder.body)
+            encoder.body = nn.SyncBatchNorm.convert_sync_batchnorm(encoder.body)  # type: ignore[no-untyped-call]
         self.encoder = encoder
         self.step_count = 0
         self._teacher = None if teacher is None else _PairForward(teacher.to(ranks.device).eval())
@@ -99,7 +99,9 @@ class Optimisation:
         self.average: AveragedModel | None = None
         if config.ema_decay is not None:
             self.average = AveragedModel(
-                encoder, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
+                encoder,
+                multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay),  # type: ignore[no-untyped-call]
+                use_buffers=True,
             )
         if config.compile:
             encoder.body.compile()  # In place, so that the weights keep their names.
@@ -115,8 +117,7 @@ class Optimisation:
         """What is evaluated and saved: the average where one is kept."""
         if self.average is None:
             return self.encoder
-        averaged: Encoder = self.average.module
-        return averaged
+        return cast("Encoder", self.average.module)
 
     def train(self) -> None:
         """Training mode, but for batch norms that are to stay as they came."""
@@ -166,7 +167,7 @@ class Optimisation:
             query, reference, scale = self._pair(photos, tiles)
         loss = self._loss(query, reference, scale, photos, tiles)
         value = _finite(loss)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return value
 
     def _backward_in_chunks(self, photos: Tensor, tiles: Tensor, chunk: int) -> float:
@@ -212,8 +213,7 @@ class Optimisation:
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
         if isinstance(self._pair, DistributedDataParallel):
-            out: AbstractContextManager[Any] = self._pair.no_sync()  # type: ignore[no-untyped-call]
-            return out
+            return self._pair.no_sync()
         return nullcontext()
 
     def _loss(

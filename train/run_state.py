@@ -22,7 +22,7 @@ from train.config import TrainConfig
 from train.optimisation import Optimisation
 from train.pair_table import PairTable
 
-I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
 
 _FREE = ("threads", "workers", "save_steps", "evaluate_epochs", "chunk_size", "compile")
 """Settings a resumed run may change without becoming another run."""
@@ -42,7 +42,7 @@ class RunState:
     losses: list[float] = field(default_factory=list)
     """Of those steps."""
     sampler: str = "chance"
-    neighbours: I64 | None = None
+    neighbours: I32 | None = None
     data: str = ""
     """Fingerprint of the table."""
 

@@ -1,26 +1,29 @@
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-import train.fit
 from edge_runtime.errors import InputError
 from train.config import Sampling, TrainConfig
+from train.embedding import embed_set
 from train.encoder import Encoder, load_checkpoint
-from train.fit import EpochReport, embed, embed_pairs, evaluate, fit, warmup_then_cosine
-from train.loss import symmetric_info_nce
-from train.pairs import Pairs
+from train.evaluation import evaluate_task, task_of
+from train.fit import EpochReport, fit
+from train.loss import training_loss
+from train.pair_table import ImageArray, ImageFiles, ImageSet, PairTable, UnreadableImageError
+from train.run_state import run_folder
 
 MakeEncoder = Callable[..., Encoder]
 
 
 def losses(
-    encoder: Encoder, pairs: Pairs, config: TrainConfig, out: Path
+    encoder: Encoder, pairs: PairTable, config: TrainConfig, out: Path
 ) -> tuple[list[float], list[str]]:
     reports: list[EpochReport] = []
     fit(encoder, pairs, config, out, report=reports.append)
@@ -28,7 +31,7 @@ def losses(
 
 
 def test_a_tiny_fit_learns_and_leaves_a_checkpoint_every_epoch(
-    tiny_pairs: Pairs, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
 ) -> None:
     config = replace(
         tiny_config, epochs=8, recolour=0.0, flip=0.0, rotate=0.0, shift_m=0.0, learning_rate=3e-3
@@ -52,15 +55,20 @@ def test_a_tiny_fit_learns_and_leaves_a_checkpoint_every_epoch(
     assert min(values[-2:]) < values[0] - 0.25, values
     opened = load_checkpoint(out)
     assert opened.config["note"] == "tiny"
-    assert opened.config["pairs"] == len(tiny_pairs)
+    assert opened.config["data"]["pairs"] == len(tiny_pairs)
     assert opened.config["training"]["size_px"] == config.size_px
-    assert train.fit.training_history(out) == opened.config["history"]
-    before, after = (embed_pairs(e, tiny_pairs)[0] for e in (encoder, opened.encoder))
+    before, after = (
+        embed_set(e, tiny_pairs.photos, config, margin=1.25).embeddings
+        for e in (encoder, opened.encoder)
+    )
     assert np.array_equal(before, after)
+    log = (run_folder(out) / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in log] == opened.config["history"]
+    assert list((run_folder(out) / "tensorboard").iterdir())
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
-    tiny_pairs: Pairs, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
 ) -> None:
     first, again, other = (
         losses(make_encoder(), tiny_pairs, replace(tiny_config, seed=seed), tmp_path / name)[0]
@@ -73,7 +81,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
 @pytest.mark.parametrize("sampling", get_args(Sampling))
 def test_every_way_of_sampling_runs_and_says_what_filled_its_batches(
     sampling: Sampling,
-    tiny_pairs: Pairs,
+    tiny_pairs: PairTable,
     tiny_config: TrainConfig,
     make_encoder: MakeEncoder,
     tmp_path: Path,
@@ -94,24 +102,26 @@ def test_every_way_of_sampling_runs_and_says_what_filled_its_batches(
 
 
 def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_is_kept(
-    tiny_pairs: Pairs,
+    tiny_pairs: PairTable,
     tiny_config: TrainConfig,
     make_encoder: MakeEncoder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps = len(tiny_pairs) // tiny_config.batch_size
-    true_loss, calls = symmetric_info_nce, [0]
+    true_loss, calls = training_loss, [0]
 
-    def spoilt(*views: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    def spoilt(*views: Any, **settings: Any) -> torch.Tensor:
         calls[0] += 1
-        loss = true_loss(*views, label_smoothing=label_smoothing)
+        loss = true_loss(*views, **settings)
         return loss * float("nan") if calls[0] > steps else loss
 
-    monkeypatch.setattr(train.fit, "symmetric_info_nce", spoilt)
+    monkeypatch.setattr("train.optimisation.training_loss", spoilt)
     out = tmp_path / "ckpt"
     seen: list[str] = []
-    with pytest.raises(InputError, match=r"loss is nan in epoch 2; .* Try a smaller learning rate"):
+    with pytest.raises(
+        InputError, match=r"loss is nan; try a smaller learning rate.* of epoch 1 is kept at .*ckpt"
+    ):
         fit(
             make_encoder(),
             tiny_pairs,
@@ -122,21 +132,20 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_is_kept(
     opened = load_checkpoint(out)
     assert [opened.weights_sha256] == seen
     assert all(torch.isfinite(p).all() for p in opened.encoder.parameters())
-    assert [p.name for p in tmp_path.iterdir()] == ["ckpt"]
 
 
 def test_fewer_pairs_than_a_batch_are_refused(
-    tiny_pairs: Pairs, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
 ) -> None:
     for sampling in ("random", "gps"):
         config = replace(tiny_config, batch_size=1000, sampling=sampling)
-        with pytest.raises(InputError, match="use a smaller batch size"):
+        with pytest.raises(InputError, match="smaller batch"):
             fit(make_encoder(), tiny_pairs, config, tmp_path / "ckpt")
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "ckpt").exists()
 
 
 def test_progress_ends_every_epoch_at_one(
-    tiny_pairs: Pairs, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
 ) -> None:
     seen: dict[str, list[float]] = {}
     fit(
@@ -152,60 +161,205 @@ def test_progress_ends_every_epoch_at_one(
         assert shares[-1] == 1.0
 
 
-# --- learning rate -----------------------------------------------------------------------------
+# --- interruption ------------------------------------------------------------------------------
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    found = [warmup_then_cosine(step, warmup=10, total=100) for step in range(101)]
-    assert np.all(np.diff(found[:11]) > 0)
-    assert np.all(np.diff(found[10:]) < 0)
-    assert max(found) == found[10] == 1.0
-    assert found[100] == pytest.approx(0.0, abs=1e-12)
-    assert min(found[:100]) > 0, "a step that learns nothing"
+class PowerCutError(Exception):
+    """Stands for a power cut."""
 
 
-@pytest.mark.parametrize(
-    ("step", "warmup", "total", "factor"),
-    [
-        (0, 0, 100, 1.0),
-        (50, 0, 100, 0.5),
-        (25, 0, 100, 0.5 + math.sqrt(2) / 4),
-        (0, 4, 100, 0.2),
-        (3, 4, 100, 0.8),
-        (55, 10, 100, 0.5),
-        (100, 10, 100, 0.0),
-        (130, 10, 100, 0.0),
-        (5, 5, 5, 1.0),
-    ],
-)
-def test_known_points_of_the_schedule(step: int, warmup: int, total: int, factor: float) -> None:
-    found = warmup_then_cosine(step, warmup=warmup, total=total)
-    assert found == pytest.approx(factor, abs=1e-12)
+@pytest.mark.parametrize("stop_after", [2, 4, 7], ids=["an epoch", "mid-epoch", "a refresh"])
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
+    tiny_pairs: PairTable,
+    tiny_config: TrainConfig,
+    make_encoder: MakeEncoder,
+    tmp_path: Path,
+    stop_after: int,
+) -> None:
+    config = replace(
+        tiny_config,
+        epochs=4,
+        batch_size=8,
+        sampling="both",
+        refresh_epochs=2,
+        save_steps=1,
+        ema_decay=0.9,
+        recolour=1.0,
+    )
+
+    def run(out: Path, **options: Any) -> Encoder:
+        return fit(make_encoder(architecture="test_resnet"), tiny_pairs, config, out, **options)
+
+    whole = run(tmp_path / "whole")
+    done = [0]
+
+    def cut_power(stage: str, _fraction: float) -> None:
+        if stage.startswith("epoch"):
+            done[0] += 1
+            if done[0] > stop_after:
+                raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run(tmp_path / "cut", progress=cut_power)
+    said: list[str] = []
+    resumed = run(tmp_path / "cut", resume=True, say=said.append)
+    assert said[0].startswith("resumed after epoch")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    histories = [
+        [(e["epoch"], e["loss"], e["sampler"]) for e in load_checkpoint(path).config["history"]]
+        for path in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_a_run_is_only_resumed_as_itself(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    config, out = replace(tiny_config, epochs=1), tmp_path / "ckpt"
+    fit(make_encoder(), tiny_pairs, config, out)
+    other = replace(config, learning_rate=1e-4, threads=1)
+    with pytest.raises(InputError, match=r"another run \(learning_rate 0.002 then, 0.0001 now\)"):
+        fit(make_encoder(), tiny_pairs, other, out, resume=True)
+    renamed = replace(tiny_pairs, name="elsewhere")
+    with pytest.raises(InputError, match="trained on other data"):
+        fit(make_encoder(), renamed, config, out, resume=True)
+    free = replace(config, threads=2, evaluate_epochs=5)
+    before = load_checkpoint(out).weights_sha256
+    fit(make_encoder(seed=9), tiny_pairs, free, out, resume=True)  # Finished: nothing to do.
+    assert load_checkpoint(out).weights_sha256 == before
+
+
+# --- images that cannot be read ----------------------------------------------------------------
+
+
+class Broken(ImageArray):
+    """Some of its images cannot be read."""
+
+    rows: frozenset[int] = frozenset()
+
+    def read(self, row: int, rng: np.random.Generator) -> Any:
+        if row in self.rows:
+            msg = f"image {row} cannot be decoded"
+            raise UnreadableImageError(msg)
+        return super().read(row, rng)
+
+
+def with_broken(table: PairTable, rows: set[int], copies: int) -> PairTable:
+    """The table several times over, with photos that cannot be read."""
+
+    class Some(Broken):
+        pass
+
+    Some.rows = frozenset(rows)
+    assert isinstance(table.photos.images, ImageArray)
+    assert isinstance(table.tiles.images, ImageArray)
+    photos = np.concatenate([table.photos.images.images] * copies)
+    tiles = np.concatenate([table.tiles.images.images] * copies)
+    return replace(
+        table,
+        photos=ImageSet(images=Some(photos), view="photo"),
+        tiles=ImageSet(images=ImageArray(tiles), view="tile"),
+        tile_of_photo=np.arange(len(photos)),
+    )
+
+
+def test_a_broken_image_is_left_out_told_and_counted(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    table = with_broken(tiny_pairs, {50}, copies=6)
+    config = replace(tiny_config, epochs=2, sampling="similarity", refresh_epochs=1, workers=0)
+    said: list[str] = []
+    reports: list[EpochReport] = []
+    fit(make_encoder(), table, config, tmp_path / "ckpt", say=said.append, report=reports.append)
+    assert [r.unreadable for r in reports] == [1, 1]
+    assert said.count("left out: image 50 cannot be decoded") == 2
+    assert any("1 images cannot be read" in line for line in said)
+
+
+def test_more_than_one_percent_of_broken_images_stop_the_run(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    table = with_broken(tiny_pairs, {5, 50, 60}, copies=6)
+    config = replace(tiny_config, epochs=2, workers=0)
+    with pytest.raises(InputError, match=r"2 of \d+ pairs cannot be read, more than 1%"):
+        fit(make_encoder(), table, config, tmp_path / "ckpt")
 
 
 # --- evaluation --------------------------------------------------------------------------------
 
 
 def test_embeddings_do_not_depend_on_the_batch_size(
-    tiny_pairs: Pairs, make_encoder: MakeEncoder
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder
 ) -> None:
     encoder = make_encoder().train()
-    images = np.ascontiguousarray(tiny_pairs.photos[:, 8:72, 8:72])
-    one, all_at_once = (embed(encoder, images, batch_size=size) for size in (5, 100))
-    assert one == pytest.approx(all_at_once, abs=1e-5)
+    one, other = (
+        embed_set(encoder, tiny_pairs.photos, replace(tiny_config, batch_size=size), margin=1.25)
+        for size in (2, 100)
+    )
+    assert one.embeddings == pytest.approx(other.embeddings, abs=1e-5)
     assert not encoder.training
-    assert one.dtype == np.float32
+    assert one.embeddings.dtype == np.float32
 
 
-def test_evaluation_of_equal_views_is_perfect_and_distractors_enlarge_the_gallery(
-    tiny_pairs: Pairs, make_encoder: MakeEncoder
+def test_evaluation_of_equal_views_is_perfect(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder
 ) -> None:
-    same = replace(tiny_pairs, tiles=tiny_pairs.photos)
-    encoder = make_encoder()
-    found = evaluate(encoder, same)
+    same = replace(tiny_pairs, tiles=replace(tiny_pairs.photos, view="tile"))
+    found = evaluate_task(make_encoder(), task_of(same), tiny_config, margin=1.25).metrics
     assert (found.queries, found.gallery) == (len(same), len(same))
     assert found.r_at_1 == 1.0
-    copies = np.ascontiguousarray(same.tiles[:3, 8:72, 8:72])
-    with_copies = evaluate(encoder, same, copies)
-    assert with_copies.gallery == len(same) + 3
-    assert with_copies.r_at_1 == pytest.approx(1 - 3 / len(same)), "a tie is a miss"
+
+
+def test_evaluation_refuses_an_image_it_cannot_read(
+    tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    files = ImageSet(images=ImageFiles([tmp_path / "gone.jpg"] * 2), view="tile")
+    table = PairTable(
+        name="gone",
+        photos=replace(files, view="photo"),
+        tiles=files,
+        tile_of_photo=np.arange(2),
+        geometry="drone",
+    )
+    config = replace(tiny_config, workers=0)
+    with pytest.raises(InputError, match=r"2 images cannot be read, the first: .*gone\.jpg"):
+        evaluate_task(make_encoder(), task_of(table), config)
+
+
+def test_embeddings_that_are_no_numbers_are_refused(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder
+) -> None:
+    encoder = make_encoder()
+    with torch.no_grad():
+        next(encoder.body.parameters()).fill_(math.nan)
+    with pytest.raises(InputError, match="not finite"):
+        embed_set(encoder, tiny_pairs.photos, tiny_config, margin=1.25)
+
+
+def test_several_frames_of_a_place_are_one_query(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder
+) -> None:
+    assert isinstance(tiny_pairs.photos.images, ImageArray)
+    noisy = np.concatenate(
+        [
+            np.clip(
+                tiny_pairs.photos.images.images.astype(int)
+                + np.random.default_rng(k).normal(0, 90, (1, 80, 80, 3)),
+                0,
+                255,
+            ).astype(np.uint8)
+            for k in range(5)
+        ]
+    )
+    count = len(tiny_pairs)
+    task = task_of(replace(tiny_pairs, tiles=replace(tiny_pairs.photos, view="tile")))
+    frames = replace(
+        task,
+        queries=ImageSet(images=ImageArray(noisy), view="photo"),
+        query_labels=np.tile(np.arange(count), 5),
+    )
+    alone = evaluate_task(make_encoder(), frames, tiny_config, margin=1.25).metrics
+    fused = evaluate_task(make_encoder(), frames, tiny_config, margin=1.25, fuse=5).metrics
+    assert (alone.queries, fused.queries) == (5 * count, count)
+    assert fused.r_at_1 >= alone.r_at_1
