@@ -14,7 +14,7 @@ import numpy.typing as npt
 import rasterio
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 from scipy.io import savemat
 
 from edge_runtime.geodesy import move_lat_lon
@@ -268,7 +268,7 @@ def make_folder(root: Path) -> None:
         count=3,
         dtype="uint8",
         crs="EPSG:4326",
-        transform=from_origin(lon, lat, float(step_lon), float(step_lat)),
+        transform=Affine(float(step_lon), 0.0, lon, 0.0, -float(step_lat), lat),
     ) as raster:
         raster.write(np.moveaxis(ground, -1, 0))
     for k, (south, east) in enumerate(folder_positions()):
