@@ -228,7 +228,7 @@ def fetched_weights(architecture: str) -> Path:
         hf_hub_url,
         try_to_load_from_cache,
     )
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     cfg = timm.get_pretrained_cfg(architecture)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
@@ -255,9 +255,11 @@ def fetched_weights(architecture: str) -> Path:
             # Asked first, because the download itself would retry for half a minute.
             _within(HUB_ANSWER_S, partial(get_hf_file_metadata, url, timeout=HUB_ANSWER_S))
             return Path(hf_hub_download(filename=name, **at))
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # Of the HTTP library, which changes between its versions.
+        except Exception as error:  # Of the HTTP library too, which changes with the hub's.
+            if isinstance(error, EntryNotFoundError) and not isinstance(
+                error, LocalEntryNotFoundError
+            ):
+                continue
             reason = f"the hub does not give them ({one_line(error)[:100]})"
             raise InputError(_how_to_fetch(architecture, reason, url, published)) from error
     reason = f"{repository} holds none of {', '.join(names)}"
@@ -314,7 +316,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Of the unpickler, of the archive, of the disk.
-        raise InputError(_why_unreadable(path, str(error))) from error
+        said = f"{type(error).__name__} {error}"
+        raise InputError(_why_unreadable(path, said)) from error
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
