@@ -33,9 +33,11 @@ from train.datasets.folder import (
     find_imagery,
     read_positions,
 )
+from train.datasets.layout import images_in
 from train.pair_table import UnreadableImageError
 
 U8 = npt.NDArray[np.uint8]
+DATA = Path(os.environ.get("SKYFIX_DATA", "not-set"))
 RNG = np.random.default_rng(0)
 SMALL = Folder(tile_px=64)
 
@@ -388,3 +390,14 @@ def test_cv2_and_pillow_agree_on_the_photographs(over_imagery: Path) -> None:
         pillow = np.asarray(image.convert("RGB"), float)
     assert np.abs(table.photos.images.read(0, RNG) - pillow).mean() < 2
     assert cv2.haveImageReader(os.fspath(path))
+
+
+@pytest.mark.skipif(not (DATA / "fengyuan").is_dir(), reason="SKYFIX_DATA has no photographs")
+def test_exif_positions_of_a_real_drone_are_those_of_its_telemetry() -> None:
+    known = read_positions(DATA / "fengyuan/telemetry.csv")
+    photos = images_in(DATA / "fengyuan/photos")
+    assert len(photos) == 32
+    for path in photos:
+        at, expected = exif_position(path), known[path.name]
+        assert at is not None
+        assert distance_m(at.lat_deg, at.lon_deg, expected.lat_deg, expected.lon_deg) < 0.02
