@@ -400,4 +400,5 @@ def test_exif_positions_of_a_real_drone_are_those_of_its_telemetry() -> None:
     for path in photos:
         at, expected = exif_position(path), known[path.name]
         assert at is not None
-        assert distance_m(at.lat_deg, at.lon_deg, expected.lat_deg, expected.lon_deg) < 0.02
+        # EXIF holds thousandths of a second of arc: 3 cm.
+        assert distance_m(at.lat_deg, at.lon_deg, expected.lat_deg, expected.lon_deg) < 0.03

@@ -39,7 +39,8 @@ def city(name: str) -> str:
 
 
 def test_same_area_trains_and_tests_in_all_four_cities(vigor: Path) -> None:
-    table, (task,) = Vigor().training(vigor), *[Vigor().tasks(vigor)]
+    table = Vigor().training(vigor)
+    (task,) = Vigor().tasks(vigor)
     assert (len(table), len(table.tiles)) == (4 * VIGOR_TRAIN, 4 * TILES)
     assert (len(task.queries), len(task.gallery)) == (4 * VIGOR_TEST, 4 * TILES)
     assert (table.name, task.name, table.geometry) == (
@@ -54,7 +55,8 @@ def test_same_area_trains_and_tests_in_all_four_cities(vigor: Path) -> None:
 
 
 def test_cross_area_tests_in_cities_it_did_not_train_in(vigor: Path) -> None:
-    table, (task,) = CROSS.training(vigor), *[CROSS.tasks(vigor)]
+    table = CROSS.training(vigor)
+    (task,) = CROSS.tasks(vigor)
     every = VIGOR_TRAIN + VIGOR_TEST
     assert (len(table), len(table.tiles)) == (2 * every, 2 * TILES)
     assert (len(task.queries), len(task.gallery)) == (2 * every, 2 * TILES)
