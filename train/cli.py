@@ -113,7 +113,7 @@ def _add_adapt(add: Any) -> None:
         help="a setting of the simulated drone: docs/adapting.md",
     )
     adapt.add_argument("--camera", type=Path, help="JSON of the drone's camera")
-    adapt.add_argument("--places", type=int, help="places of the area to learn; more for larger")
+    adapt.add_argument("--places", type=int, default=1500, help="places of the area an epoch shows")
     adapt.set_defaults(run=commands.adapt)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from train.fit import EpochReport
     from train.pair_table import PairTable, RetrievalTask
     from train.progress import ProgressBars
+
+
+_ALIGNED = (None, "world", "imagery")
+"""Presets whose photos are north-up views of a known size on the ground."""
 
 
 def world(args: argparse.Namespace) -> None:
@@ -46,7 +51,7 @@ def fit(args: argparse.Namespace) -> None:
     config = preset_of(args)
     if args.gpu_gib:
         config = scaled_to_memory(config, args.gpu_gib)
-    config = with_settings(config, args.set)
+    config = with_settings(_suited(config, args), args.set)
     _check_start(args)
     with _run() as (ranks, progress):
         encoder, config = _start(args, config)
@@ -64,10 +69,13 @@ def adapt(args: argparse.Namespace) -> None:
     """`python -m train adapt`."""
     config = with_settings(PRESETS["imagery"], args.set)
     _check_start(args)
+    from edge_runtime.camera import Camera
     from train.simulated_config import SimulationConfig
     from train.simulated_views import imagery_pairs
 
     simulation = with_settings(SimulationConfig(), args.simulate)
+    if args.camera is not None:
+        simulation = dataclasses.replace(simulation, camera=Camera.load(args.camera))
     with _run() as (ranks, progress):
         encoder, config = _start(args, config)
         table = imagery_pairs(
@@ -75,8 +83,7 @@ def adapt(args: argparse.Namespace) -> None:
             config=simulation,
             size_px=config.size_px,
             ground_size_m=config.ground_size_m,
-            places=args.places,
-            camera=args.camera,
+            count=args.places,
             seed=config.seed,
             progress=progress,
         )
@@ -102,7 +109,7 @@ def evaluate(args: argparse.Namespace) -> None:
     )
     config = with_settings(config, args.set)
     rows = []
-    with _run() as (ranks, progress):
+    with _run(data_out=args.json) as (ranks, progress):
         encoder = opened.encoder.to(ranks.device)
         tasks, margin = evaluation_tasks(args, config, progress)
         for task in _named(tasks, args.task):
@@ -162,14 +169,18 @@ def import_weights(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _run() -> "Iterator[tuple[Ranks, ProgressBars]]":
-    """Peers and progress of a command; only the first rank shows any."""
+def _run(*, data_out: bool = False) -> "Iterator[tuple[Ranks, ProgressBars]]":
+    """Peers and progress of a command; only the first rank shows any.
+
+    Args:
+        data_out: standard output is for a program; progress goes to standard error.
+    """
     from train.distributed import joined_ranks
     from train.progress import ProgressBars, progress_bars
 
     with joined_ranks() as ranks:
         if ranks.first:
-            with progress_bars() as progress:
+            with progress_bars(sys.stderr if data_out else None) as progress:
                 yield ranks, progress
         else:
             yield ranks, ProgressBars.silent()
@@ -208,35 +219,37 @@ def _start(args: argparse.Namespace, config: TrainConfig) -> "tuple[Encoder, Tra
             size_px=encoder.spec.width_px,
             ground_size_m=encoder.spec.ground_size_m or config.ground_size_m,
         )
-    weights = args.weights or ("none" if args.preset in (None, "world") else "hub")
+    weights = args.weights or ("none" if args.preset in _ALIGNED else "hub")
     model_args = dict(map(_model_arg, args.model_arg))
     torch.manual_seed(config.seed)  # Of the weights; fit seeds what comes after them.
+    shape: dict[str, Any] = {
+        "size_px": config.size_px,
+        "photo_size_px": config.photo_size_px,
+        # Only aligned views have a scale that the encoder learns.
+        "ground_size_m": config.ground_size_m if args.preset in _ALIGNED else None,
+        "model_args": model_args,
+    }
     if weights == "none":
-        encoder = new_encoder(
-            config.architecture,
-            size_px=config.size_px,
-            ground_size_m=config.ground_size_m,
-            model_args=model_args,
-        )
-    else:
-        from train.weights import encoder_from_file, pretrained_encoder
+        return new_encoder(config.architecture, **shape), config
+    from train.weights import encoder_from_file, pretrained_encoder
 
-        if weights == "hub":
-            encoder = pretrained_encoder(
-                config.architecture,
-                size_px=config.size_px,
-                ground_size_m=config.ground_size_m,
-                model_args=model_args,
-            )
-        else:
-            encoder = encoder_from_file(
-                Path(weights),
-                architecture=config.architecture,
-                size_px=config.size_px,
-                ground_size_m=config.ground_size_m,
-                model_args=model_args,
-            )
-    return encoder, config
+    if weights == "hub":
+        return pretrained_encoder(config.architecture, **shape), config
+    file = Path(weights)
+    return encoder_from_file(file, architecture=config.architecture, **shape), config
+
+
+def _suited(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """A preset's learning rate for another network, unless one is given."""
+    names = dict(map(name_value, args.set))
+    if args.preset in _ALIGNED or "architecture" not in names or "learning_rate" in names:
+        return config
+    from train.encoder_families import family_of
+
+    own, other = (
+        family_of(name).learning_rate for name in (config.architecture, names["architecture"])
+    )
+    return dataclasses.replace(config, learning_rate=config.learning_rate * other / own)
 
 
 def _fit(

@@ -77,6 +77,7 @@ PRESETS: dict[str, TrainConfig] = {
     "vigor-cross": VIGOR,
     "university1652": UNIVERSITY1652,
     "sues200": SUES200,
+    **{f"sues200-{height_m}": SUES200 for height_m in (150, 200, 250, 300)},
     "folder": UNIVERSITY1652,
     "world": WORLD,
     "imagery": ADAPT,

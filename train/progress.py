@@ -4,15 +4,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class ProgressBars:
     """Called with a stage name and the fraction done, it shows the work's progress."""
 
-    def __init__(self, bars: Progress | None, *, speaks: bool = True) -> None:
-        self._bars, self._speaks = bars, speaks
+    def __init__(self, bars: Progress | None, *, stream: TextIO | None = None) -> None:
+        self._bars, self._stream = bars, stream
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._finished: set[str] = set()
@@ -20,7 +22,7 @@ class ProgressBars:
     @classmethod
     def silent(cls) -> "ProgressBars":
         """Shows nothing: all ranks but the first have these."""
-        return cls(None, speaks=False)
+        return cls(None)
 
     def __call__(self, stage: str, done: float) -> None:
         """Show that a fraction of a stage, 0..1, is done."""
@@ -40,20 +42,23 @@ class ProgressBars:
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bars."""
-        if not self._speaks:
-            return
-        if self._bars is None:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-        else:
+        if self._bars is not None:
             self._bars.console.print(line, highlight=False)
+        elif self._stream is not None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
 
 @contextmanager
-def progress_bars() -> Iterator[ProgressBars]:
-    """Bars while the block runs, if standard output is a terminal."""
-    if not sys.stdout.isatty():
-        yield ProgressBars(None)
+def progress_bars(stream: TextIO | None = None) -> Iterator[ProgressBars]:
+    """Bars while the block runs, if the stream is a terminal.
+
+    Args:
+        stream: standard output by default; standard error where that is data.
+    """
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        yield ProgressBars(None, stream=stream)
         return
     columns = (
         TextColumn("{task.description:>18}"),
@@ -61,5 +66,5 @@ def progress_bars() -> Iterator[ProgressBars]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as bars:
-        yield ProgressBars(bars)
+    with Progress(*columns, console=Console(file=stream)) as bars:
+        yield ProgressBars(bars, stream=stream)
