@@ -46,7 +46,7 @@ PUBLICATION = Publication(
     title="your photographs",
     layout="photos/ with either tiles/ of the same names, or imagery.tif (or imagery.mbtiles, or a "
     "folder imagery/) below them and their positions in EXIF tags or positions.csv",
-    page="docs/datasets.md says more",
+    page=None,
 )
 _NO_IMAGERY = frozenset(
     {".csv", ".json", ".md", ".ovr", ".prj", ".tfw", ".jgw", ".pgw", ".wld", ".txt", ".xml"}

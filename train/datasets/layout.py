@@ -34,15 +34,15 @@ class Publication:
     title: str
     layout: str
     """What its folder holds, in short."""
-    page: str
-    """The owners' page, and how to get the data there."""
+    page: str | None
+    """The owners' page, and how to get the data there; None for one's own data."""
 
     def missing(self, root: Path, what: str) -> InputError:
         """The error for a data set of which something is not there."""
-        return InputError(
-            f"{self.title} in {root}: {what}; expected {self.layout}. Its owners publish it at "
-            f"{self.page}"
-        )
+        source = f"Its owners publish it at {self.page}"
+        if self.page is None:
+            source = "See docs/datasets.md"
+        return InputError(f"{self.title} in {root}: {what}; expected {self.layout}. {source}")
 
     def require(self, root: Path, *relative: str) -> None:
         """Refuse a folder that does not hold the data set.
