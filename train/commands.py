@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.artefact import sha256_of, write_atomically
 from edge_runtime.errors import InputError
 from train.config import TrainConfig, config_from_json
-from train.data_arguments import evaluation_tasks, preset_of, training_table
+from train.data_arguments import find_tasks, find_training, preset_of
 from train.presets import PRESETS, scaled_to_memory
 from train.settings import name_value, with_settings
 
@@ -54,14 +54,16 @@ def fit(args: argparse.Namespace) -> None:
     config = with_settings(_suited(config, args), args.set)
     _check_start(args)
     with _run() as (ranks, progress):
+        table_of = find_training(args, config, progress.say)
+        tasks_of = find_tasks(args, config, progress.say) if args.evaluate else None
         encoder, config = _start(args, config)
         teacher = None
         if args.teacher is not None:
             from train.encoder import load_checkpoint
 
             teacher = load_checkpoint(args.teacher).encoder
-        table = training_table(args, config, progress)
-        tasks = evaluation_tasks(args, config, progress)[0] if args.evaluate else []
+        table = table_of(config, progress)
+        tasks = tasks_of(config, progress)[0] if tasks_of else []
         _fit(args, encoder, table, config, ranks, progress, tasks=tasks, teacher=teacher)
 
 
@@ -111,7 +113,7 @@ def evaluate(args: argparse.Namespace) -> None:
     rows = []
     with _run(data_out=args.json) as (ranks, progress):
         encoder = opened.encoder.to(ranks.device)
-        tasks, margin = evaluation_tasks(args, config, progress)
+        tasks, margin = find_tasks(args, config, progress.say)(config, progress)
         for task in _named(tasks, args.task):
             found = evaluate_task(
                 encoder,

@@ -1,7 +1,8 @@
 """Which data a command works on: a data set by preset, a made-up world, or own photographs."""
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ from train.config import TrainConfig
 from train.presets import PRESETS
 
 if TYPE_CHECKING:
+    from train.datasets.catalogue import Reader
     from train.pair_table import PairTable, RetrievalTask
     from train.pairs import PhotoFolder
     from train.progress import ProgressBars
+
+    Say = Callable[[str], None]
 
 _OWN = ("photos", "imagery", "telemetry", "truth", "camera")
 
@@ -39,37 +43,58 @@ def preset_of(args: argparse.Namespace) -> TrainConfig:
     return PRESETS[args.preset or "world"]
 
 
-def training_table(
-    args: argparse.Namespace, config: TrainConfig, progress: "ProgressBars"
-) -> "PairTable":
-    """The pairs to learn from.
+TableOf = Callable[[TrainConfig, "ProgressBars"], "PairTable"]
+TasksOf = Callable[[TrainConfig, "ProgressBars"], "tuple[list[RetrievalTask], float]"]
+
+
+def find_training(args: argparse.Namespace, config: TrainConfig, say: "Say") -> TableOf:
+    """Find the pairs to learn from, before anything costly is done.
+
+    Returns:
+        What reads them, given the sizes of the encoder.
 
     Raises:
         InputError: no data is named, or it is not there.
     """
     if _is_public(args):
-        from train.datasets.catalogue import read_training
+        table = _reader(args, config).training(args.data, note=say)
+        return lambda _config, _progress: table
+    folders = _folders(args, "train")
+    return lambda config, progress: _photographs(folders, config, progress)
 
-        return read_training(args.preset, args.data)
-    return _photographs(_folders(args, "train"), config, progress)
 
+def find_tasks(args: argparse.Namespace, config: TrainConfig, say: "Say") -> TasksOf:
+    """Find the tasks to be measured on.
 
-def evaluation_tasks(
-    args: argparse.Namespace, config: TrainConfig, progress: "ProgressBars"
-) -> "tuple[list[RetrievalTask], float]":
-    """The tasks to be measured on, and the margin of their images.
+    Returns:
+        What reads them and the margin of their images, given the sizes of the encoder.
 
     Raises:
         InputError: no data is named, or it is not there.
     """
     if _is_public(args):
-        from train.datasets.catalogue import read_tasks
+        tasks = _reader(args, config).tasks(args.data, note=say)
+        return lambda _config, _progress: (tasks, 1.0)
+    folders = _folders(args, "held_out")
 
-        return read_tasks(args.preset, args.data), 1.0
-    from train.evaluation import task_of
+    def read(config: TrainConfig, progress: "ProgressBars") -> "tuple[list[RetrievalTask], float]":
+        from train.evaluation import task_of
 
-    table = _photographs(_folders(args, "held_out"), config, progress)
-    return [task_of(table)], table.margin
+        table = _photographs(folders, config, progress)
+        return [task_of(table)], table.margin
+
+    return read
+
+
+def _reader(args: argparse.Namespace, config: TrainConfig) -> "Reader":
+    """The preset's reader; tiles of own photographs are cut as large as the config says."""
+    from train.datasets.catalogue import reader
+    from train.datasets.folder import Folder
+
+    found = reader(args.preset)
+    if isinstance(found, Folder):
+        return dataclasses.replace(found, ground_size_m=config.ground_size_m)
+    return found
 
 
 def _is_public(args: argparse.Namespace) -> bool:

@@ -60,6 +60,9 @@ UNIVERSITY1652 = replace(
 SUES200 = UNIVERSITY1652
 """The paper applies University-1652's recipe."""
 
+FOLDER = replace(UNIVERSITY1652, epochs=10, warmup_epochs=1.0, ground_size_m=100.0)
+"""Own photographs are fewer than 37,854, so they are shown more often."""
+
 WORLD = TrainConfig()
 
 ADAPT = replace(
@@ -78,7 +81,7 @@ PRESETS: dict[str, TrainConfig] = {
     "university1652": UNIVERSITY1652,
     "sues200": SUES200,
     **{f"sues200-{height_m}": SUES200 for height_m in (150, 200, 250, 300)},
-    "folder": UNIVERSITY1652,
+    "folder": FOLDER,
     "world": WORLD,
     "imagery": ADAPT,
 }

@@ -11,8 +11,8 @@ import pytest
 from edge_runtime.errors import InputError, SkyfixError
 from edge_runtime.geodesy import distance_m
 from train.config import MARGIN
+from train.pair_table import ImageArray, ImageSet, PairTable
 from train.pairs import (
-    Pairs,
     PhotoFolder,
     joined,
     load_pairs,
@@ -30,7 +30,7 @@ def folder(tiny_world: Path) -> PhotoFolder:
     return world_folders(tiny_world, "train")[0]
 
 
-def load(folder: PhotoFolder, size_m: float = 48.0, size_px: int = 64) -> Pairs:
+def load(folder: PhotoFolder, size_m: float = 48.0, size_px: int = 64) -> PairTable:
     return load_pairs(
         folder.photos,
         folder.imagery,
@@ -42,6 +42,11 @@ def load(folder: PhotoFolder, size_m: float = 48.0, size_px: int = 64) -> Pairs:
     )
 
 
+def pixels(images: ImageSet) -> U8:
+    assert isinstance(images.images, ImageArray)
+    return images.images.images
+
+
 def structure(image: U8) -> F64:
     """Smoothed gradients with mean 0 and length 1: what season and light change least."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.5)
@@ -50,9 +55,9 @@ def structure(image: U8) -> F64:
     return np.asarray(flat / np.linalg.norm(flat))
 
 
-def test_a_photograph_resembles_its_own_tile_more_than_others(tiny_pairs: Pairs) -> None:
-    photos = np.stack([structure(image) for image in tiny_pairs.photos])
-    tiles = np.stack([structure(image) for image in tiny_pairs.tiles])
+def test_a_photograph_resembles_its_own_tile_more_than_others(tiny_pairs: PairTable) -> None:
+    photos = np.stack([structure(image) for image in pixels(tiny_pairs.photos)])
+    tiles = np.stack([structure(image) for image in pixels(tiny_pairs.tiles)])
     alike = photos @ tiles.T
     own = np.diag(alike)
     others = alike[~np.eye(len(alike), dtype=bool)]
@@ -60,12 +65,14 @@ def test_a_photograph_resembles_its_own_tile_more_than_others(tiny_pairs: Pairs)
     assert np.mean(alike.argmax(axis=1) == np.arange(len(alike))) > 0.8
 
 
-def test_turning_the_tiles_loses_the_resemblance(tiny_pairs: Pairs) -> None:
+def test_turning_the_tiles_loses_the_resemblance(tiny_pairs: PairTable) -> None:
     own, turned = (
         np.mean(
             [
                 structure(photo) @ structure(np.ascontiguousarray(np.rot90(tile, turns)))
-                for photo, tile in zip(tiny_pairs.photos, tiny_pairs.tiles, strict=True)
+                for photo, tile in zip(
+                    pixels(tiny_pairs.photos), pixels(tiny_pairs.tiles), strict=True
+                )
             ]
         )
         for turns in (0, 2)
@@ -73,30 +80,38 @@ def test_turning_the_tiles_loses_the_resemblance(tiny_pairs: Pairs) -> None:
     assert own > turned + 0.2
 
 
-def test_pairs_are_larger_than_the_view_by_the_margin(tiny_pairs: Pairs) -> None:
+def test_pairs_are_larger_than_the_view_by_the_margin(tiny_pairs: PairTable) -> None:
     side = round(64 * MARGIN)
-    assert tiny_pairs.photos.shape == tiny_pairs.tiles.shape == (len(tiny_pairs), side, side, 3)
-    assert tiny_pairs.photos.dtype == tiny_pairs.tiles.dtype == np.uint8
+    assert (
+        pixels(tiny_pairs.photos).shape
+        == pixels(tiny_pairs.tiles).shape
+        == (len(tiny_pairs), side, side, 3)
+    )
+    assert pixels(tiny_pairs.photos).dtype == pixels(tiny_pairs.tiles).dtype == np.uint8
 
 
 def test_views_are_centred_where_the_photographs_look(
-    tiny_pairs: Pairs, folder: PhotoFolder
+    tiny_pairs: PairTable, folder: PhotoFolder
 ) -> None:
     with folder.truth.open(newline="") as stream:
         looks = np.array(
             [(float(r["look_lat_deg"]), float(r["look_lon_deg"])) for r in csv.DictReader(stream)]
         )
-    apart = distance_m(
-        tiny_pairs.lat_deg[:, None], tiny_pairs.lon_deg[:, None], looks[:, 0], looks[:, 1]
-    )
+    tiles = tiny_pairs.tiles
+    assert tiles.lat_deg is not None
+    assert tiles.lon_deg is not None
+    apart = distance_m(tiles.lat_deg[:, None], tiles.lon_deg[:, None], looks[:, 0], looks[:, 1])
     assert apart.min(axis=1).max() < 1.0
 
 
-def test_joined_pairs_keep_their_order(tiny_pairs: Pairs) -> None:
+def test_joined_pairs_keep_their_order(tiny_pairs: PairTable) -> None:
     whole = joined([tiny_pairs, tiny_pairs])
     assert len(whole) == 2 * len(tiny_pairs)
-    assert np.array_equal(whole.photos[len(tiny_pairs) :], tiny_pairs.photos)
-    assert np.array_equal(whole.lat_deg[: len(tiny_pairs)], tiny_pairs.lat_deg)
+    assert np.array_equal(pixels(whole.photos)[len(tiny_pairs) :], pixels(tiny_pairs.photos))
+    assert whole.photos.images.name(len(tiny_pairs)) == tiny_pairs.photos.images.name(0)
+    for name in ("lat_deg", "lon_deg", "size_m"):
+        column, parts = getattr(whole.tiles, name), getattr(tiny_pairs.tiles, name)
+        assert np.array_equal(column, np.concatenate([parts, parts]))
 
 
 def with_telemetry(folder: PhotoFolder, path: Path, keep: slice) -> PhotoFolder:

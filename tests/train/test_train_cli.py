@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from train.cli import _model_arg, main
+from train.cli import main
+from train.commands import _model_arg
 from train.encoder import Encoder, load_checkpoint, save_checkpoint
 from train.timm_import import timm
 
@@ -37,7 +38,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", [[], ["world"], ["fit"], ["eval"], ["import-weights"]])
+@pytest.mark.parametrize(
+    "command", [[], ["world"], ["fit"], ["adapt"], ["eval"], ["import-weights"]]
+)
 def test_help_works_for_every_command(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,8 +71,8 @@ def test_a_checkpoint_is_trained_and_evaluated_from_the_command_line(
     report = tmp_path / "metrics.json"
     arguments = ["eval", str(out), "--world", str(world), "--out", str(report), "--json"]
     assert main(arguments) == 0
-    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert printed == json.loads(report.read_text())
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert [printed] == json.loads(report.read_text())
     assert 20 <= printed["gallery"] == printed["queries"]
 
     again = tmp_path / "ckpt2"
@@ -108,7 +111,7 @@ def test_ones_own_photographs_are_given_as_five_paths(
     assert main(["fit", *paths, "--out", str(tmp_path / "ckpt"), *settings(*SMALL)]) == 0
     assert (tmp_path / "ckpt" / "manifest.json").is_file()
     line = refused(capsys, "fit", *paths[:-2], "--out", str(tmp_path / "other"))
-    assert "with --camera too" in line
+    assert "need --camera too" in line
 
 
 def test_plain_weights_become_a_checkpoint(
