@@ -16,7 +16,7 @@ from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import InputError, SkyfixError
 
-COMMANDS = ("accuracy", "evidence", "latency", "photographs", "report")
+COMMANDS = ("accuracy", "evidence", "latency", "photographs", "report", "retrieval")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _latency(args)
         elif args.command == "evidence":
             _evidence(args)
+        elif args.command == "retrieval":
+            _retrieval(args)
         elif args.command == "photographs":
             _photographs(args)
         else:
@@ -68,22 +70,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(accuracy)
 
     evidence = _add(commands, "evidence", "what one frame alone can say, without a track")
-    for name, what in (
-        ("bundle", "encoder folder"),
-        ("index", "satellite index folder"),
-        ("source", "folder of photographs"),
-        ("telemetry", "CSV with filename, height_m, yaw_deg, …"),
-        ("truth", "CSV with filename, lat_deg, lon_deg (degrees)"),
-        ("camera", "camera JSON"),
-    ):
-        evidence.add_argument(f"--{name}", type=Path, required=True, help=what)
+    _add_flight(evidence)
     evidence.add_argument(
         "--tolerance-m", type=float, default=20.0, help="a match this near the truth is right, m"
     )
-    evidence.add_argument(
-        "--score", choices=get_args(Score), default="drone", help="compare this point"
-    )
     evidence.add_argument("--json", action="store_true", help="print as JSON")
+
+    retrieval = _add(commands, "retrieval", "how far the most similar tiles lie from the truth")
+    _add_flight(retrieval)
+    retrieval.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+        help="only frames that look into this box, degrees",
+    )
+    _add_output(retrieval)
 
     latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
@@ -145,6 +147,21 @@ def _add(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     return parser
+
+
+def _add_flight(parser: argparse.ArgumentParser) -> None:
+    for name, what in (
+        ("bundle", "encoder folder"),
+        ("index", "satellite index folder"),
+        ("source", "folder of photographs"),
+        ("telemetry", "CSV with filename, height_m, yaw_deg, …"),
+        ("truth", "CSV with filename, lat_deg, lon_deg (degrees)"),
+        ("camera", "camera JSON"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=what)
+    parser.add_argument(
+        "--score", choices=get_args(Score), default="drone", help="compare this point"
+    )
 
 
 def _add_scoring(parser: argparse.ArgumentParser) -> None:
@@ -237,6 +254,41 @@ def _evidence(args: argparse.Namespace) -> None:
     print(f"percentiles          {'  '.join(f'{q:>6g}' for q in QUANTILES)}")
     for name in ("right_excess", "chance_excess", "right_evidence", "chance_evidence"):
         print(f"{name:<20} {'  '.join(f'{v:>6.2f}' for v in getattr(found, name))}")
+
+
+def _retrieval(args: argparse.Namespace) -> None:
+    from benchmarks.evidence import open_localizer
+    from benchmarks.retrieval import retrieval_row
+    from benchmarks.tables import share
+
+    def inside(lat: float, lon: float) -> bool:
+        if args.box is None:
+            return True
+        west, south, east, north = args.box
+        return bool(south <= lat <= north and west <= lon <= east)
+
+    localizer = open_localizer(args.bundle, args.index, args.camera)
+    try:
+        row = retrieval_row(
+            localizer,
+            args.source,
+            args.telemetry,
+            args.truth,
+            look=args.score == "look",
+            within=inside,
+        )
+    finally:
+        localizer.close()
+    _emit(args, [row])
+    if args.json:
+        return
+    gallery = f"{row.tiles} tiles of {row.tile_m:g} m, {row.stride_m:g} m apart"
+    print(f"{row.frames} frames, each alone against {gallery}")
+    for name, found in row.success.items():
+        print(
+            f"first tile within {name:>5}: {share(found)}; of five: {share(row.success_of_5[name])}"
+        )
+    print(f"first tile: median {row.median_m:.1f} m, mean {row.dis_at_1_m:.1f} m")
 
 
 def _photographs(args: argparse.Namespace) -> None:
