@@ -13,16 +13,6 @@ from benchmarks.accuracy import WITHIN_95, Flight, within
 from benchmarks.intervals import percentile
 from benchmarks.report_map import STATUS_NAMES, jpeg_uri, status_css
 from benchmarks.report_style import STYLE
-from benchmarks.svg_plots import (
-    Curve,
-    Mark,
-    Observed,
-    StackedBar,
-    error_distribution,
-    error_over_time,
-    reliability,
-    stacked_bars,
-)
 from benchmarks.tables import (
     accuracy_lines,
     counted,
@@ -32,6 +22,16 @@ from benchmarks.tables import (
     seconds,
 )
 from edge_runtime.fix import STAGES, Fix
+from train.svg_plots import (
+    Curve,
+    Mark,
+    Observed,
+    StackedBar,
+    error_distribution,
+    error_over_time,
+    reliability,
+    stacked_bars,
+)
 
 if TYPE_CHECKING:
     from benchmarks.report import ReportData
