@@ -105,7 +105,37 @@ def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
         arguments = f" with {dict(model_args)}" if model_args else ""
         msg = f"timm cannot build {architecture}{arguments}: {one_line(error)}"
         raise InputError(msg) from error
+    for module in body.modules():
+        if (
+            type(module) is nn.Conv2d
+            and module.kernel_size == (1, 1)
+            and max(module.stride) > 1
+            and module.padding == (0, 0)
+            and module.in_channels < _BLOCK_CHANNELS
+        ):
+            module.__class__ = _SubsampledConv2d  # Its weights and name stay as they are.
     return body
+
+
+_BLOCK_CHANNELS = 16
+"""Channels that oneDNN computes at a time where a processor has AVX-512."""
+
+
+class _SubsampledConv2d(nn.Conv2d):
+    """A strided 1x1 convolution of few channels that trains on CPUs without breaking the heap.
+
+    With the channels last, the gradient of its weights writes past oneDNN's memory (github.com/
+    uxlfoundation/oneDNN/issues/6035, open at torch 2.13). FastViT, MobileOne and RepVGG begin with
+    one. A stride of 1 over every second pixel is the same convolution and sound.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Conv2d`; see there."""
+        if input.is_cuda or not torch.is_grad_enabled():
+            return super().forward(input)
+        down, right = self.stride
+        pixels = input[:, :, ::down, ::right]
+        return nn.functional.conv2d(pixels, self.weight, self.bias, groups=self.groups)
 
 
 @torch.no_grad()

@@ -259,3 +259,32 @@ def test_an_encoder_of_one_size_refuses_photos_of_another() -> None:
 def test_a_size_that_no_patch_divides_is_refused_with_the_nearest_ones() -> None:
     with pytest.raises(InputError, match=r"384x384 is not\. Try 378x378 or 392x392"):
         new_encoder("vit_small_patch14_dinov2", size_px=384)
+
+
+# --- training on a CPU ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_strided_1x1_convolutions_of_few_channels_have_sound_gradients(
+    memory_format: torch.memory_format,
+) -> None:
+    # Left as they are, oneDNN writes past its memory there: the process dies here or soon after.
+    torch.manual_seed(0)
+    encoder = new_encoder("fastvit_t8", size_px=64)
+    layer = encoder.body.get_submodule("stem.0.conv_scale.conv")
+    assert isinstance(layer, torch.nn.Conv2d)
+    assert (layer.kernel_size, layer.stride, layer.in_channels) == ((1, 1), (2, 2), 3)
+    plain = torch.nn.Conv2d(3, layer.out_channels, 1, stride=2, bias=False)
+    plain.load_state_dict(layer.state_dict())
+    layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+    images = torch.rand(4, 63, 64, 3).permute(0, 3, 1, 2)
+    for _ in range(10):
+        layer.zero_grad()
+        layer(images).square().sum().backward()
+    # Double precision, which oneDNN does not compute.
+    plain.double()(images.double()).square().sum().backward()
+    assert layer.weight.grad is not None
+    assert plain.weight.grad is not None
+    assert torch.allclose(layer.weight.grad.double(), plain.weight.grad, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(layer(images).double(), plain(images.double()), atol=1e-6)
