@@ -16,7 +16,16 @@ from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import InputError, SkyfixError
 
-COMMANDS = ("accuracy", "evidence", "latency", "photographs", "report", "retrieval")
+COMMANDS = (
+    "ablation",
+    "accuracy",
+    "evidence",
+    "latency",
+    "photographs",
+    "report",
+    "retrieval",
+    "sampling",
+)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -41,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _evidence(args)
         elif args.command == "retrieval":
             _retrieval(args)
+        elif args.command == "ablation":
+            _ablation(args)
+        elif args.command == "sampling":
+            _sampling(args)
         elif args.command == "photographs":
             _photographs(args)
         else:
@@ -86,6 +99,24 @@ def _parser() -> argparse.ArgumentParser:
         help="only frames that look into this box, degrees",
     )
     _add_output(retrieval)
+
+    ablation = _add(commands, "ablation", "what each part of training is worth, by seed")
+    ablation.add_argument("--world", type=Path, required=True, help="of python -m train world")
+    ablation.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    ablation.add_argument("--out", type=Path, required=True, help="rows, .jsonl; goes on with it")
+    ablation.add_argument(
+        "--group",
+        action="append",
+        choices=("samplers", "beyond", "distillation"),
+        help="which variants; all by default",
+    )
+    ablation.add_argument("--seeds", type=int, default=3, help="train with seeds 1 to this")
+    ablation.add_argument("--threads", type=int, help="CPU threads; all by default")
+
+    sampling = _add(commands, "sampling", "cost of samplers and ranking at published sizes")
+    sampling.add_argument("--runs", type=int, default=3, help="of each case")
+    sampling.add_argument("--embedding-size", type=int, default=64, help="numbers of an embedding")
+    _add_output(sampling)
 
     latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
@@ -289,6 +320,33 @@ def _retrieval(args: argparse.Namespace) -> None:
             f"first tile within {name:>5}: {share(found)}; of five: {share(row.success_of_5[name])}"
         )
     print(f"first tile: median {row.median_m:.1f} m, mean {row.dis_at_1_m:.1f} m")
+
+
+def _ablation(args: argparse.Namespace) -> None:
+    from benchmarks.ablation import ablate, print_ablation
+    from benchmarks.rows import read_rows
+
+    world_seed = json.loads((args.world / "world.json").read_text())["config"]["seed"]
+    ablate(
+        args.world,
+        args.work,
+        args.out,
+        groups=args.group or ("samplers", "beyond", "distillation"),
+        seeds=args.seeds,
+        world_seed=world_seed,
+        threads=args.threads,
+        say=lambda line: print(line, flush=True),
+    )
+    print_ablation(read_rows(args.out, kind="ablation"))
+
+
+def _sampling(args: argparse.Namespace) -> None:
+    from benchmarks.sampling import print_sampling, run
+
+    rows = run(runs=args.runs, embedding_size=args.embedding_size)
+    _emit(args, rows)
+    if not args.json:
+        print_sampling(rows)
 
 
 def _photographs(args: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ class Evaluation:
     ranks: QueryRanks
     """Query by query, over the whole gallery."""
     query_rows: I64
-    """(Q,) row of the task's queries, the first of a group where several were fused."""
+    """(Q,) row of the task's queries, the middle one where several were fused."""
 
     def write_queries(self, path: Path) -> None:
         """Write a line for every query, CSV or JSON lines by the suffix."""
@@ -59,6 +59,7 @@ def evaluate_task(
     margin: float = 1.0,
     embedding_size: int | None = None,
     fuse: int = 1,
+    gallery_encoder: Encoder | None = None,
     ranks: Ranks | None = None,
     progress: Progress = lambda _stage, _done: None,
 ) -> Evaluation:
@@ -71,6 +72,7 @@ def evaluate_task(
         margin: of aligned images around the view.
         embedding_size: use this prefix of the embeddings; None for all of it.
         fuse: average so many queries of the same place into one, as frames of one flight.
+        gallery_encoder: another one for the references, as a teacher whose index a student uses.
         ranks: embedding is shared between them.
         progress: told how far it is.
 
@@ -79,10 +81,13 @@ def evaluate_task(
             not finite.
     """
     ranks = ranks or Ranks()
-    sets = []
-    for images, stage in ((task.queries, "queries"), (task.gallery, "gallery")):
+    sets: list[F32] = []
+    for images, stage, by in (
+        (task.queries, "queries", encoder),
+        (task.gallery, "gallery", gallery_encoder or encoder),
+    ):
         found = embed_set(
-            encoder, images, config, margin=margin, ranks=ranks, stage=stage, progress=progress
+            by, images, config, margin=margin, ranks=ranks, stage=stage, progress=progress
         )
         if ranks.total(len(found.unreadable)):
             msg = f"{task.name}: {len(found.unreadable)} images cannot be read, the first: "
@@ -93,7 +98,7 @@ def evaluate_task(
     if fuse > 1:
         groups = fused_groups(task.query_labels, fuse)
         queries = fused(queries, groups)
-        rows = np.array([group[0] for group in groups])
+        rows = np.array([group[len(group) // 2] for group in groups])
     labels = task.query_labels[rows]
     semi_positives = task.semi_positives[rows] if task.semi_positives.size else None
 
