@@ -21,6 +21,7 @@ COMMANDS = (
     "accuracy",
     "evidence",
     "latency",
+    "loading",
     "photographs",
     "report",
     "retrieval",
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _ablation(args)
         elif args.command == "sampling":
             _sampling(args)
+        elif args.command == "loading":
+            _loading(args)
         elif args.command == "photographs":
             _photographs(args)
         else:
@@ -117,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--runs", type=int, default=3, help="of each case")
     sampling.add_argument("--embedding-size", type=int, default=64, help="numbers of an embedding")
     _add_output(sampling)
+
+    loading = _add(commands, "loading", "images a second that one core reads and augments")
+    loading.add_argument("--runs", type=int, default=5, help="repetitions")
+    _add_output(loading)
 
     latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
@@ -347,6 +354,20 @@ def _sampling(args: argparse.Namespace) -> None:
     _emit(args, rows)
     if not args.json:
         print_sampling(rows)
+
+
+def _loading(args: argparse.Namespace) -> None:
+    from benchmarks.loading import loading_rows
+
+    rows = loading_rows(runs=args.runs)
+    _emit(args, rows)
+    if not args.json:
+        for row in rows:
+            spread = f"{row.images_per_s_low:.0f} to {row.images_per_s_high:.0f}"
+            print(
+                f"{row.recipe}: {row.images_per_s:.0f} images/s a core ({spread}), "
+                f"{row.source_px} JPEG of {row.source_kib:.0f} KiB to {row.encoder_px}"
+            )
 
 
 def _photographs(args: argparse.Namespace) -> None:
