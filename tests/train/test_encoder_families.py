@@ -274,13 +274,23 @@ def test_families_are_records_that_cannot_be_changed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [f for f in FAMILIES if f.parameters_m < 30], ids=lambda f: f.architecture
+    "architecture",
+    [
+        "convnext_atto",
+        "convnext_tiny",
+        "mobilenetv4_conv_small",
+        "repvit_m0_9",
+        "fastvit_t8",
+        "vit_small_patch14_dinov2",
+        "vit_small_patch16_dinov3",
+    ],
 )
-def test_onnx_runtime_embeds_as_pytorch_does(family: EncoderFamily, tmp_path: Path) -> None:
+def test_onnx_runtime_embeds_as_pytorch_does(architecture: str, tmp_path: Path) -> None:
     import onnxruntime
 
     from export.onnx_encoder import export_onnx
 
+    family = family_of(architecture)
     torch.manual_seed(0)
     encoder = new_encoder(
         family.architecture, size_px=tile_px(family), photo_size_px=photo_px(family)
