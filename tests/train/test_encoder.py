@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,7 +270,6 @@ def test_a_size_that_no_patch_divides_is_refused_with_the_nearest_ones() -> None
 def test_strided_1x1_convolutions_of_few_channels_have_sound_gradients(
     memory_format: torch.memory_format,
 ) -> None:
-    # Left as they are, oneDNN writes past its memory there: the process dies here or soon after.
     torch.manual_seed(0)
     encoder = new_encoder("fastvit_t8", size_px=64)
     layer = encoder.body.get_submodule("stem.0.conv_scale.conv")
@@ -288,3 +289,16 @@ def test_strided_1x1_convolutions_of_few_channels_have_sound_gradients(
     assert torch.allclose(layer.weight.grad.double(), plain.weight.grad, rtol=1e-4)
     with torch.no_grad():
         assert torch.allclose(layer(images).double(), plain(images.double()), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_network_that_begins_with_such_a_convolution_trains_to_the_end() -> None:
+    # In a process of its own, because where it is left as it is the heap breaks and kills it.
+    steps = (
+        "import torch; from train.encoder import new_encoder; torch.set_num_threads(1)\n"
+        "encoder = new_encoder('fastvit_t8', size_px=96).train()\n"
+        "images = torch.zeros(4, 96, 96, 3, dtype=torch.uint8)\n"
+        "for _ in range(4): encoder(images).square().sum().backward()"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", steps], cwd=root, check=False).returncode == 0
