@@ -27,6 +27,12 @@ def test_every_case_is_measured_in_a_process_of_its_own(
     assert len(read_rows(path, kind="sampling")) == len(rows)
 
 
+def test_an_epoch_of_batches_takes_next_to_no_memory() -> None:
+    # Its neighbour table, made before, took a hundred times as much.
+    (row,) = run([Case("epoch", "made up", 20_000, 20_000)], runs=1)
+    assert row.peak_mib is None or row.peak_mib < 10
+
+
 def test_memory_is_that_of_the_work() -> None:
     # 20,000 x 128 neighbours of 8 bytes and more while they are found, less than a matrix of all.
     (row,) = run([Case("gps", "made up", 20_000, 20_000)], runs=1)
