@@ -118,7 +118,7 @@ class SatelliteIndex:
         """Refuse a bundle whose encoder is not the one that made this index.
 
         Raises:
-            IndexFolderError: other weights or other preprocessing.
+            IndexFolderError: other weights, other preprocessing or another embedding size.
         """
         remedy = f"Make the index again with: python -m export index --bundle {bundle.root}"
         if bundle.weights_sha256 != self._weights_sha256:
@@ -132,6 +132,12 @@ class SatelliteIndex:
             msg = (
                 f"{self.root} was made with preprocessing {self._preprocessing_sha256[:12]}, the "
                 f"bundle {bundle.root} uses {found[:12]}. {remedy}"
+            )
+            raise IndexFolderError(msg)
+        if bundle.spec.embedding_size != self.embeddings.shape[1]:
+            msg = (
+                f"{self.root} holds embeddings of {self.embeddings.shape[1]} numbers, the bundle "
+                f"{bundle.root} gives {bundle.spec.embedding_size}. {remedy}"
             )
             raise IndexFolderError(msg)
 

@@ -35,6 +35,7 @@ def export_bundle(
     *,
     probe_paths: Sequence[Path] = (),
     precisions: Sequence[Precision] = ("fp32", "fp16"),
+    embedding_size: int | None = None,
     say: Say = lambda _: None,
 ) -> ExportedBundle:
     """Write a bundle folder; a precision that fails its gates is left out and named.
@@ -44,6 +45,8 @@ def export_bundle(
         out: bundle folder to write; an older bundle there is replaced whole.
         probe_paths: photographs to use as probes beside the made-up ones.
         precisions: to export; fp32 is required.
+        embedding_size: keep only so many numbers of an embedding, as Matryoshka training allows;
+            None for all.
         say: called with one line per stage.
 
     Returns:
@@ -52,12 +55,14 @@ def export_bundle(
     Raises:
         GateError: fp32 itself does not agree with the checkpoint.
         ArtefactError: not a checkpoint.
-        InputError: fp32 is not among the precisions.
+        InputError: fp32 is not among the precisions, or the embedding is not that long.
     """
     if "fp32" not in precisions:
         msg = f"precisions are {list(precisions)}; expected fp32 among them: every backend runs it"
         raise InputError(msg)
     opened = load_checkpoint(checkpoint)
+    if embedding_size is not None:
+        opened.encoder.shorten(embedding_size)
     images = probe_images(probe_paths, opened.encoder.spec)
     with torch.inference_mode():
         reference = np.concatenate(

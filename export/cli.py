@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument(
         "--probes", type=Path, help="folder of photographs to use as probes beside made-up ones"
     )
+    bundle.add_argument(
+        "--embedding-size", type=int, help="keep so many numbers of an embedding (Matryoshka)"
+    )
     bundle.set_defaults(run=_bundle)
 
     index = commands.add_parser(
@@ -82,7 +85,13 @@ def _bundle(args: argparse.Namespace) -> None:
             msg = f"{args.probes} is not a folder; expected photographs"
             raise InputError(msg)
         probes = sorted(p for p in args.probes.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
-    done = export_bundle(args.checkpoint, args.out, probe_paths=probes, say=print)
+    done = export_bundle(
+        args.checkpoint,
+        args.out,
+        probe_paths=probes,
+        embedding_size=args.embedding_size,
+        say=print,
+    )
     print(
         f"Bundle with {', '.join(done.shipped)} written to {args.out}. "
         f"Next: python -m export index --bundle {args.out} --imagery MAP.tif --out index"

@@ -56,6 +56,7 @@ class Encoder(nn.Module):
         self.model_args = dict(model_args or {})
         self.body = create_body(spec.architecture, self.model_args)
         size = body_size(self.body, spec.architecture, (spec.height_px, spec.width_px))
+        self._whole_size = size
         if size != spec.embedding_size:
             msg = (
                 f"{spec.architecture} gives embeddings of {size}; "
@@ -79,9 +80,25 @@ class Encoder(nn.Module):
         # The cast comes before the permute: TensorRT has no uint8 transpose.
         pixels = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         features = self.body(pixels.to(self.body_dtype)).float()
+        if self.spec.embedding_size < self._whole_size:
+            features = features[:, : self.spec.embedding_size]
         length = features.square().sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()
         embeddings: Tensor = features / length
         return embeddings
+
+    def shorten(self, embedding_size: int) -> None:
+        """Keep only the first numbers of every embedding, as Matryoshka training allows.
+
+        Raises:
+            InputError: not one of 1 to the length it has.
+        """
+        if not 1 <= embedding_size <= self.spec.embedding_size:
+            msg = (
+                f"embedding size {embedding_size} is not within this encoder's 1 to "
+                f"{self.spec.embedding_size}"
+            )
+            raise InputError(msg)
+        self.spec = replace(self.spec, embedding_size=embedding_size)
 
     @property
     def body_dtype(self) -> torch.dtype:
@@ -99,7 +116,7 @@ def create_body(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
     require_architecture(architecture)
     try:
         body: nn.Module = timm.create_model(
-            architecture, pretrained=False, num_classes=0, **dict(model_args)
+            architecture, pretrained=False, **{"num_classes": 0, **model_args}
         )
     except Exception as error:  # Whatever the network's own code raises.
         arguments = f" with {dict(model_args)}" if model_args else ""

@@ -47,6 +47,23 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_shortened_embedding_is_the_first_numbers_at_unit_length(
+    sound: Any, tmp_path: Path
+) -> None:
+    export_bundle(sound.checkpoint, tmp_path / "short", embedding_size=16)
+    bundle = Bundle.open(tmp_path / "short")
+    assert bundle.spec.embedding_size == 16
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    with torch.inference_mode():
+        whole = load_checkpoint(sound.checkpoint).encoder(torch.from_numpy(images)).numpy()
+    expected = whole[:, :16] / np.linalg.norm(whole[:, :16], axis=1, keepdims=True)
+    backend = open_backend(bundle, "ort-cpu", precision="fp32", threads=1)
+    assert backend.embed(images) == pytest.approx(expected, abs=1e-5)
+    backend.close()
+    with pytest.raises(InputError, match="not within this encoder's 1 to"):
+        export_bundle(sound.checkpoint, tmp_path / "long", embedding_size=100_000)
+
+
 def test_a_bundle_opens_and_its_backend_passes_the_probes(sound: Any) -> None:
     bundle = Bundle.open(sound.bundle)
     assert bundle.spec == sound.encoder.spec

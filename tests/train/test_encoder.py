@@ -302,3 +302,12 @@ def test_a_network_that_begins_with_such_a_convolution_trains_to_the_end() -> No
     )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", steps], cwd=root, check=False).returncode == 0
+
+
+def test_a_head_gives_embeddings_of_any_size() -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder("test_resnet", size_px=64, model_args={"num_classes": 48})
+    assert encoder.spec.embedding_size == 48
+    with torch.inference_mode():
+        found = encoder(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert found.shape == (2, 48)
