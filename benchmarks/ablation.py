@@ -40,6 +40,7 @@ STRIDE_M = 24.0
 
 START = replace(
     TrainConfig(),
+    size_px=96,
     epochs=8,
     sampling="random",
     exclude="overlap",
