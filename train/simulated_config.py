@@ -24,6 +24,7 @@ _RANGES = (
     ("cast_shadows", 0, 1),
     ("cloud_shadows", 0, 1),
     ("season", 0, 1),
+    ("materials", 0, 1),
     ("cars_per_hectare", 0, 1000),
     ("repainted_per_hectare", 0, 1000),
     ("blur_m", 0, 100),
@@ -84,6 +85,8 @@ class SimulationConfig:
     """Probability of the shadow of a cloud."""
     season: float = 0.6
     """Probability that green turns to another green, brown, yellow or grey."""
+    materials: float = 0.15
+    """Change of colour by colour: surfaces that another sensor sees brighter or darker."""
     cars_per_hectare: float = 15.0
     """Cars that came, and as many that went."""
     repainted_per_hectare: float = 8.0

@@ -28,6 +28,8 @@ def relit(rgb: F32, step_m: float, config: SimulationConfig, rng: np.random.Gene
     """
     if rng.random() < config.season:
         rgb = another_season(rgb, rng)
+    if config.materials:
+        rgb = other_materials(rgb, rng.uniform(0, config.materials), rng)
     if rng.random() < config.cast_shadows:
         rgb = rgb * cast_shadows(rgb, step_m, rng)
     if rng.random() < config.cloud_shadows:
@@ -47,6 +49,24 @@ def another_season(rgb: F32, rng: np.random.Generator) -> F32:
     brightness = np.float32(2 ** rng.uniform(-0.7, 0.9))
     turned = (rgb * (1 - share) + share * luma * leaf) * brightness
     return np.asarray(np.clip(rgb + green * (turned - rgb), 0, 1), np.float32)
+
+
+def other_materials(rgb: F32, amount: float, rng: np.random.Generator) -> F32:
+    """Colours moved by a random smooth function of colour: what looks alike still does.
+
+    Two sensors, sun angles and map makers order surfaces differently by brightness; no tone curve
+    does that, this does.
+
+    Args:
+        rgb: (S, S, 3) float32, 0..1.
+        amount: largest change per wave; three waves are added.
+        rng: the only source of randomness.
+    """
+    waves = rng.standard_normal((3, 3)) * 3.0
+    phases = rng.uniform(0, 2 * math.pi, 3)
+    strengths = rng.uniform(-amount, amount, (3, 1)) + rng.uniform(-amount, amount, (3, 3)) / 3
+    moved = np.sin(rgb @ waves.astype(np.float32) + phases.astype(np.float32))
+    return np.asarray(np.clip(rgb + moved @ strengths.astype(np.float32), 0, 1), np.float32)
 
 
 def cast_shadows(rgb: F32, step_m: float, rng: np.random.Generator) -> F32:

@@ -4,9 +4,14 @@ Every read takes the imagery at a place, lets the drone's camera see it with an 
 changes season, light, sharpness and what moves, and puts it through the runtime's ground view.
 """
 
+import contextlib
 import math
+import os
+import shutil
+import sqlite3
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +25,7 @@ from edge_runtime.imagery import ImageryStore
 from edge_runtime.satellite_imagery import Progress, write_mbtiles
 from train.config import MARGIN
 from train.pair_table import ImageSet, PairTable
-from train.simulated_camera import seen_ground
+from train.simulated_camera import exposure, relief, seen_ground
 from train.simulated_changes import changed
 from train.simulated_config import SimulationConfig
 from train.simulated_light import relit
@@ -35,26 +40,35 @@ MIN_COVERAGE = 0.9
 
 
 class _Imagery:
-    """An MBTiles file, opened once per thread and process; holds on to a scratch folder."""
+    """An MBTiles file, opened once per thread and process, in a scratch folder or not."""
 
-    def __init__(self, path: Path, keep: "tempfile.TemporaryDirectory[str] | None" = None) -> None:
-        self.path, self._keep = path, keep
-        self._local = threading.local()
+    def __init__(self, path: Path, scratch: Path | None = None) -> None:
+        self.path = path
+        # SQLite connections must cross neither threads nor forks.
+        self._stores: dict[tuple[int, int], ImageryStore] = {}
+        weakref.finalize(self, _release, self._stores, scratch, os.getpid())
 
     @property
     def store(self) -> ImageryStore:
-        store: ImageryStore | None = getattr(self._local, "store", None)
-        if store is None:
-            store = self._local.store = ImageryStore(self.path)
-        return store
+        owner = (os.getpid(), threading.get_ident())
+        if owner not in self._stores:
+            self._stores[owner] = ImageryStore(self.path)
+        return self._stores[owner]
 
-    def __getstate__(self) -> Path:
-        """Only the path: files and threads do not travel to other processes."""
-        return self.path
+    def __reduce__(self) -> tuple[type["_Imagery"], tuple[Path]]:
+        """Only the path travels to other processes; the scratch folder stays with this one."""
+        return _Imagery, (self.path,)
 
-    def __setstate__(self, path: Path) -> None:
-        self.path, self._keep = path, None
-        self._local = threading.local()
+
+def _release(
+    stores: dict[tuple[int, int], ImageryStore], scratch: Path | None, owner_pid: int
+) -> None:
+    for store in stores.values():
+        with contextlib.suppress(sqlite3.ProgrammingError):  # Of another thread.
+            store.close()
+    # A forked worker that is done with its copy must not take the folder from the others.
+    if scratch is not None and os.getpid() == owner_pid:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +115,16 @@ class SimulatedPhotos(_Views):
     def read(self, row: int, rng: np.random.Generator) -> U8:
         """Simulate a photograph; see `train.pair_table.ImageSource`."""
         config, step_m = self.config, self.size_m / self.size_px
-        seen = seen_ground(
+        exposed = exposure(
             config,
             rng,
             size_m=self.size_m,
             size_px=self.size_px,
             encoder_size_m=self.encoder_size_m,
         )
+        standing = relief(config.relief_m, rng, size_px=self.size_px, step_m=step_m)
+        seen = seen_ground(exposed, standing)
+        shift_m = (config.offset_sigma_m * rng.standard_normal(2)).astype(np.float32)
         inside = seen.mask > 0
         far_m = max(float(np.abs(v[inside]).max()) for v in (seen.east_m, seen.north_m))
         side_px = 2 * math.ceil(min(far_m, 2 * self.size_m) / step_m + 2)
@@ -118,7 +135,10 @@ class SimulatedPhotos(_Views):
             size_px=side_px,
         )
         middle = np.float32((side_px - 1) / 2)
-        columns, rows = middle + seen.east_m / step_m, middle - seen.north_m / step_m
+        columns, rows = (
+            middle + (seen.east_m + shift_m[0]) / step_m,
+            middle - (seen.north_m + shift_m[1]) / step_m,
+        )
         view = cv2.remap(patch.image, columns, rows, cv2.INTER_CUBIC)
         mask = cv2.bitwise_and(seen.mask, cv2.remap(patch.mask, columns, rows, cv2.INTER_NEAREST))
 
@@ -161,12 +181,12 @@ def imagery_pairs(
         ImageryError: unusable imagery.
         InputError: it holds too few places of this size, or the camera sees none.
     """
-    keep = None
-    if imagery.suffix.lower() != ".mbtiles":
-        keep = tempfile.TemporaryDirectory(prefix="skyfix-imagery-")
-        write_mbtiles([imagery], Path(keep.name) / "imagery.mbtiles", progress=progress)
-        imagery = Path(keep.name) / "imagery.mbtiles"
-    source = _Imagery(imagery, keep)
+    if imagery.suffix.lower() == ".mbtiles":
+        source = _Imagery(imagery)
+    else:
+        scratch = Path(tempfile.mkdtemp(prefix="skyfix-imagery-"))
+        source = _Imagery(scratch / "imagery.mbtiles", scratch)
+        write_mbtiles([imagery], source.path, progress=progress)
     rng = np.random.default_rng(seed)
     lat, lon = scattered_places(source.store, ground_size_m, count, rng)
     big_px = round(size_px * MARGIN)
