@@ -52,7 +52,7 @@ class PairAugmentation:
         turns = int(rng.integers(1, 4)) if rng.random() < config.rotate else 0
         shift = (0, 0)
         if table.geometry == "aligned":
-            limit = int(config.shift_m / config.ground_size_m * config.size_px)
+            limit = int(config.largest_shift_m / config.ground_size_m * config.size_px)
             down, right = rng.integers(-limit, limit + 1, 2)
             shift = (int(down), int(right))
         if recoloured := config.recolour > 0:

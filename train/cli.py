@@ -10,7 +10,7 @@ from typing import Any
 from edge_runtime.errors import SkyfixError
 from train import commands
 from train.config import TrainConfig
-from train.data_arguments import add_data_arguments
+from train.data_arguments import add_data_arguments, add_simulation_arguments
 
 _SETTINGS = ", ".join(field.name for field in dataclasses.fields(TrainConfig))
 
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m train",
         description="Train Sample4Geo encoders that match drone views with satellite imagery.",
     )
-    add = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_world(add)
     _add_fit(add)
     _add_adapt(add)
@@ -105,15 +105,8 @@ def _add_adapt(add: Any) -> None:
         "--from", dest="start", type=Path, required=True, help="checkpoint folder to start from"
     )
     _add_run_arguments(adapt)
-    adapt.add_argument(
-        "--simulate",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of the simulated drone: docs/adapting.md",
-    )
     adapt.add_argument("--camera", type=Path, help="JSON of the drone's camera")
-    adapt.add_argument("--places", type=int, default=1500, help="places of the area an epoch shows")
+    add_simulation_arguments(adapt)
     adapt.set_defaults(run=commands.adapt)
 
 

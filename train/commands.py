@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.artefact import sha256_of, write_atomically
 from edge_runtime.errors import InputError
 from train.config import TrainConfig, config_from_json
-from train.data_arguments import find_tasks, find_training, preset_of
+from train.data_arguments import find_tasks, find_training, preset_of, simulated_table
 from train.presets import PRESETS, scaled_to_memory
 from train.settings import name_value, with_settings
 
@@ -71,25 +71,10 @@ def adapt(args: argparse.Namespace) -> None:
     """`python -m train adapt`."""
     config = with_settings(PRESETS["imagery"], args.set)
     _check_start(args)
-    from edge_runtime.camera import Camera
-    from train.simulated_config import SimulationConfig
-    from train.simulated_views import imagery_pairs
-
-    simulation = with_settings(SimulationConfig(), args.simulate)
-    if args.camera is not None:
-        simulation = dataclasses.replace(simulation, camera=Camera.load(args.camera))
     with _run() as (ranks, progress):
         encoder, config = _start(args, config)
-        table = imagery_pairs(
-            args.imagery,
-            config=simulation,
-            size_px=config.size_px,
-            ground_size_m=config.ground_size_m,
-            count=args.places,
-            seed=config.seed,
-            progress=progress,
-        )
-        extra = {"simulation": dataclasses.asdict(simulation), "adapted_to": args.imagery.name}
+        table = simulated_table(args, config, progress)
+        extra = {"simulation": args.simulate, "adapted_to": args.imagery.name}
         _fit(args, encoder, table, config, ranks, progress, extra=extra)
 
 
@@ -107,7 +92,7 @@ def evaluate(args: argparse.Namespace) -> None:
         config,
         size_px=spec.width_px,
         ground_size_m=spec.ground_size_m or config.ground_size_m,
-        shift_m=0.0,
+        shift_m=None,
     )
     config = with_settings(config, args.set)
     rows = []
@@ -215,12 +200,7 @@ def _start(args: argparse.Namespace, config: TrainConfig) -> "tuple[Encoder, Tra
 
     if args.start is not None:
         encoder = load_checkpoint(args.start).encoder
-        return encoder, dataclasses.replace(
-            config,
-            architecture=encoder.spec.architecture,
-            size_px=encoder.spec.width_px,
-            ground_size_m=encoder.spec.ground_size_m or config.ground_size_m,
-        )
+        return encoder, _continued(encoder, config, args)
     weights = args.weights or ("none" if args.preset in _ALIGNED else "hub")
     model_args = dict(map(_model_arg, args.model_arg))
     torch.manual_seed(config.seed)  # Of the weights; fit seeds what comes after them.
@@ -239,6 +219,26 @@ def _start(args: argparse.Namespace, config: TrainConfig) -> "tuple[Encoder, Tra
         return pretrained_encoder(config.architecture, **shape), config
     file = Path(weights)
     return encoder_from_file(file, architecture=config.architecture, **shape), config
+
+
+def _continued(encoder: "Encoder", config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """The config of training that goes on from a checkpoint: its sizes, unless others are given."""
+    given = dict(map(name_value, args.set))
+    spec = encoder.spec
+    ground_size_m = spec.ground_size_m
+    if ground_size_m is None or "ground_size_m" in given:
+        ground_size_m = config.ground_size_m
+    size_px = config.size_px if "size_px" in given else spec.width_px
+    if args.command == "adapt" or args.preset in _ALIGNED:
+        encoder.spec = dataclasses.replace(
+            spec, height_px=size_px, width_px=size_px, ground_size_m=ground_size_m
+        )
+    return dataclasses.replace(
+        config,
+        architecture=spec.architecture,
+        size_px=size_px,
+        ground_size_m=ground_size_m,
+    )
 
 
 def _suited(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:

@@ -121,9 +121,9 @@ class TrainConfig:
     """Share of a photo that grid dropout hides when it is drawn; 0.5 for ground panoramas."""
     tile_grid: float = 0.4
     """The same of a tile."""
-    shift_m: float = 12.0
-    """Aligned tiles are shifted by up to this, as the nearest tile of an index is; the pairs'
-    MARGIN allows an eighth of ground_size_m."""
+    shift_m: float | None = None
+    """Aligned tiles are shifted by up to this, as the nearest tile of an index is. None for all
+    that the pairs' MARGIN allows, an eighth of ground_size_m."""
     heading_error_deg: float = 0.0
     """Aligned photos are turned by up to this either way, 180 for any heading."""
 
@@ -170,11 +170,10 @@ class TrainConfig:
             if value is not None and not lowest <= value <= highest:
                 msg = f"{name} is {value}; expected {lowest} to {highest}"
                 raise InputError(msg)
-        limit_m = (MARGIN - 1) / 2 * self.ground_size_m
-        if not 0 <= self.shift_m <= limit_m:
+        if self.shift_m is not None and self.shift_m > self._margin_m:
             msg = (
-                f"shift_m is {self.shift_m}; expected 0 to {limit_m:g}, the margin that pairs have "
-                f"around a ground_size_m of {self.ground_size_m:g}"
+                f"shift_m is {self.shift_m}; expected 0 to {self._margin_m:g}, the margin that "
+                f"pairs have around a ground_size_m of {self.ground_size_m:g}"
             )
             raise InputError(msg)
         for name, annotation in typing.get_type_hints(TrainConfig).items():
@@ -185,6 +184,15 @@ class TrainConfig:
         if any(size < 1 for size in self.embedding_sizes):
             msg = f"embedding_sizes are {self.embedding_sizes}; expected sizes of 1 and more"
             raise InputError(msg)
+
+    @property
+    def largest_shift_m(self) -> float:
+        """`shift_m`, or what the margin allows."""
+        return self._margin_m if self.shift_m is None else self.shift_m
+
+    @property
+    def _margin_m(self) -> float:
+        return (MARGIN - 1) / 2 * self.ground_size_m
 
     @property
     def photo_size_px(self) -> tuple[int, int]:

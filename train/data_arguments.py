@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_runtime.errors import InputError
 from train.config import TrainConfig
 from train.presets import PRESETS
+from train.settings import with_settings
 
 if TYPE_CHECKING:
     from train.datasets.catalogue import Reader
@@ -36,6 +37,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, part: str) -> None:
     data.add_argument("--telemetry", type=Path, help="CSV: filename, height_m, yaw_deg, …")
     data.add_argument("--truth", type=Path, help="CSV: filename, lat_deg, lon_deg, height_m, …")
     data.add_argument("--camera", type=Path, help="JSON: width_px, height_px, hfov_deg, …")
+    add_simulation_arguments(parser)
 
 
 def preset_of(args: argparse.Namespace) -> TrainConfig:
@@ -56,6 +58,9 @@ def find_training(args: argparse.Namespace, config: TrainConfig, say: "Say") -> 
     Raises:
         InputError: no data is named, or it is not there.
     """
+    if args.preset == "imagery":
+        _require_imagery(args)
+        return lambda config, progress: simulated_table(args, config, progress)
     if _is_public(args):
         table = _reader(args, config).training(args.data, note=say)
         return lambda _config, _progress: table
@@ -72,6 +77,18 @@ def find_tasks(args: argparse.Namespace, config: TrainConfig, say: "Say") -> Tas
     Raises:
         InputError: no data is named, or it is not there.
     """
+    if args.preset == "imagery":
+        _require_imagery(args)
+
+        def simulated(
+            config: TrainConfig, progress: "ProgressBars"
+        ) -> "tuple[list[RetrievalTask], float]":
+            from train.evaluation import task_of
+
+            table = simulated_table(args, config, progress)
+            return [task_of(table, name="simulated-view-to-tile")], table.margin
+
+        return simulated
     if _is_public(args):
         tasks = _reader(args, config).tasks(args.data, note=say)
         return lambda _config, _progress: (tasks, 1.0)
@@ -84,6 +101,50 @@ def find_tasks(args: argparse.Namespace, config: TrainConfig, say: "Say") -> Tas
         return [task_of(table)], table.margin
 
     return read
+
+
+def simulated_table(
+    args: argparse.Namespace, config: TrainConfig, progress: "ProgressBars"
+) -> "PairTable":
+    """Places of `--imagery` with views as the drone that will fly would see them.
+
+    Raises:
+        InputError: a setting of the simulation, the camera or the imagery cannot be used.
+    """
+    from edge_runtime.camera import Camera
+    from train.simulated_config import SimulationConfig
+    from train.simulated_views import imagery_pairs
+
+    simulation = with_settings(SimulationConfig(), args.simulate)
+    if args.camera is not None:
+        simulation = dataclasses.replace(simulation, camera=Camera.load(args.camera))
+    return imagery_pairs(
+        args.imagery,
+        config=simulation,
+        size_px=config.size_px,
+        ground_size_m=config.ground_size_m,
+        count=args.places,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def add_simulation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what shapes the simulated drone."""
+    parser.add_argument(
+        "--simulate",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the simulated drone: docs/adapting.md",
+    )
+    parser.add_argument("--places", type=int, default=1500, help="places an epoch shows")
+
+
+def _require_imagery(args: argparse.Namespace) -> None:
+    if args.imagery is None:
+        msg = "--preset imagery needs --imagery, a georeferenced raster of where you will fly"
+        raise InputError(msg)
 
 
 def _reader(args: argparse.Namespace, config: TrainConfig) -> "Reader":

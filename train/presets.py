@@ -35,7 +35,6 @@ CVUSA = TrainConfig(
     recolour=1.0,
     photo_grid=0.5,
     tile_grid=0.4,
-    shift_m=0.0,
     precision="fp16",
     channels_last=True,
     evaluate_epochs=4,

@@ -137,7 +137,7 @@ def test_a_shift_up_to_the_margin_is_accepted_and_no_more() -> None:
 
 def test_the_default_shift_fits_into_the_margin_of_the_pairs() -> None:
     config = TrainConfig()
-    assert config.shift_m <= (MARGIN - 1) / 2 * config.ground_size_m
+    assert config.largest_shift_m == (MARGIN - 1) / 2 * config.ground_size_m
 
 
 def test_an_unknown_sampling_is_refused_where_the_config_is_made() -> None:

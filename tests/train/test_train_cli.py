@@ -259,3 +259,45 @@ def test_a_world_is_made_from_the_command_line(
     assert (tmp_path / "w" / "train" / "photos" / "000000.jpg").is_file()
     line = refused(capsys, "world", str(tmp_path / "w"))
     assert "give a new folder" in line
+
+
+def test_an_encoder_is_adapted_to_imagery_alone_and_measured_on_it(
+    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make_encoder: MakeEncoder
+) -> None:
+    save_checkpoint(tmp_path / "ckpt", make_encoder(), {})
+    imagery = str(tiny_world / "train" / "imagery.tif")
+    adapted = tmp_path / "adapted"
+    short = settings("epochs=2", "batch_size=4", "threads=1", "workers=0", "sampling=random")
+    where = ["--imagery", imagery, "--places", "30", "--simulate", "heading_sigma_deg=8"]
+    start = ["--from", str(tmp_path / "ckpt"), "--out", str(adapted)]
+    assert main(["adapt", *where, *start, *short]) == 0
+    assert "epoch 2/2: loss" in capsys.readouterr().out
+    opened = load_checkpoint(adapted)
+    assert opened.encoder.spec == make_encoder().spec
+    assert opened.config["adapted_to"] == "imagery.tif"
+    assert main(["eval", str(adapted), "--preset", "imagery", *where, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["queries"] == row["gallery"] >= 20
+
+
+def test_imagery_alone_trains_from_nothing_too(
+    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imagery = str(tiny_world / "train" / "imagery.tif")
+    out = ["--places", "20", "--out", str(tmp_path / "c"), "--set", "workers=0"]
+    fit = ["fit", "--preset", "imagery", *out, *settings(*SMALL, "sampling=random")]
+    assert main([*fit, "--imagery", imagery]) == 0
+    assert "needs --imagery" in refused(capsys, *fit[:-1], "sampling=random")
+
+
+def test_an_unfinished_run_is_neither_lost_nor_resumed_by_mistake(
+    tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--world", str(tiny_world), "--out", str(tmp_path / "c"), *settings(*SMALL)]
+    assert "no run to resume" in refused(capsys, "fit", *out, "--resume")
+    assert main(["fit", *out]) == 0
+    state = tmp_path / "c.run" / "state" / "state.json"
+    half = json.loads(state.read_text())
+    half["config"]["epochs"] = 5
+    state.write_text(json.dumps(half))
+    assert "is an unfinished run, 1 of 5 epochs; add --resume" in refused(capsys, "fit", *out)
