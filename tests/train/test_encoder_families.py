@@ -305,3 +305,30 @@ def test_onnx_runtime_embeds_as_pytorch_does(architecture: str, tmp_path: Path) 
     )
     (found,) = session.run(["embeddings"], {"images": images.numpy()})
     assert (found * embedded(encoder, images)).sum(axis=1).min() > 0.9999
+
+
+# --- documentation -------------------------------------------------------------------------------
+
+
+def test_the_documented_table_states_these_families_and_these_facts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    stated = [(row[0].split("`")[1], *row[1:8], row[9]) for row in rows]
+    assert stated == [
+        (
+            family.architecture,
+            f"{family.parameters_m:.2f}",
+            str(family.embedding_size),
+            str(family.pretrained_size_px),
+            f"{family.learning_rate:.0e}".replace("e-0", "e-"),
+            "any" if family.size_multiple_px == 1 else f"x {family.size_multiple_px}",
+            "yes" if family.has_batch_norm else "no",
+            "yes" if family.fuses else "no",
+            family.licence,
+        )
+        for family in FAMILIES
+    ]

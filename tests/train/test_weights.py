@@ -290,6 +290,20 @@ def test_a_file_from_the_networks_authors_is_renamed_as_timm_does(tmp_path: Path
         assert torch.equal(value, model.state_dict()[name])
 
 
+def test_dinov2s_own_file_loses_its_mask_token_and_fits_another_size(tmp_path: Path) -> None:
+    model = network("vit_small_patch14_dinov2", depth=1)
+    state = model.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    path = saved(state, tmp_path / "dinov2_vits14_pretrain.pth")
+    encoder = encoder_from_file(
+        path, architecture="vit_small_patch14_dinov2", size_px=56, model_args={"depth": 1}
+    )
+    loaded = encoder.body.state_dict()
+    assert state["pos_embed"].shape == (1, 1 + 37 * 37, 384)
+    assert loaded["pos_embed"].shape == (1, 1 + 4 * 4, 384)
+    for name in loaded.keys() - {"pos_embed"}:
+        assert torch.equal(loaded[name], state[name])
+
+
 @pytest.mark.parametrize("photo_px", [None, (48, 128)])
 def test_position_embeddings_of_another_size_are_resampled_as_timm_does(
     photo_px: tuple[int, int] | None, tmp_path: Path
