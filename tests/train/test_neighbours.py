@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -213,6 +214,16 @@ def test_parts_of_the_queries_give_the_parts_of_the_table(parts: int) -> None:
         for a, b in pairwise(edges)
     ]
     assert np.array_equal(np.concatenate(found), whole)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_queries_times_references() -> None:
+    queries, references = unit_rows(1, 15_000), unit_rows(2, 15_000)
+    tracemalloc.start()
+    similarity_neighbours(queries, references, 32, tile_of_query=np.arange(15_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 250 * 2**20 < 15_000**2 * 4 / 3
 
 
 def test_an_empty_part_is_an_empty_table() -> None:

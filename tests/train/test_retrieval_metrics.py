@@ -1,5 +1,6 @@
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,20 @@ def test_no_figure_depends_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
         found = rank_queries(queries, gallery, labels[:100], labels[100:])
         for name in ("best_rank", "average_precision", "true_score", "top_score", "top_rows"):
             assert np.array_equal(getattr(found, name), getattr(reference, name)), name
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_queries_times_references(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exact_similarity, "REFERENCE_BLOCK", 4096)
+    monkeypatch.setattr("train.retrieval_metrics.QUERY_BLOCK", 2048)
+    queries, gallery = unit_rows(1, 15_000, 8), unit_rows(2, 15_000, 8)
+    tracemalloc.start()
+    own(queries, gallery)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 250 * 2**20 < 15_000**2 * 4 / 3
 
 
 def test_shuffling_the_gallery_changes_no_rank() -> None:
