@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edge_runtime.bundle import Precision
 from edge_runtime.errors import GateError
 from train.encoder import Encoder
+from train.timm_import import timm
 
 OPSET = 18
 """The lowest that the torch exporter writes; LayerNormalization is one node from 17 on."""
@@ -28,6 +29,8 @@ OPSET = 18
 def at_precision(encoder: Encoder, precision: Precision) -> Encoder:
     """A copy of the encoder that computes its body in this precision, in evaluation mode."""
     copied = copy.deepcopy(encoder).eval()
+    # FastViT and RepViT train with parallel branches; one convolution of them flies.
+    copied.body = timm.models.reparameterize_model(copied.body)
     if precision == "fp16":
         copied.body = copied.body.half()
         for name, module in copied.body.named_modules():

@@ -139,6 +139,7 @@ def import_weights(args: argparse.Namespace) -> None:
         size_px=args.size_px,
         mean=tuple(args.mean) if args.mean else None,
         std=tuple(args.std) if args.std else None,
+        photo_size_px=PRESETS[args.preset].photo_size_px if args.preset else None,
         ground_size_m=args.ground_size_m,
         model_args=dict(map(_model_arg, args.model_arg)),
     )

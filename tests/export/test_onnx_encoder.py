@@ -219,3 +219,16 @@ def test_a_broken_graph_is_refused_in_one_line(model: onnx.ModelProto, tmp_path:
     with pytest.raises(GateError, match=r"bad\.onnx: ONNX refuses the file") as caught:
         check_structure(tmp_path / "bad.onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_parallel_branches_are_fused_and_the_embeddings_stay(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder("repvit_m0_9", size_px=64).eval()
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = encoder(images)
+        fused = at_precision(encoder, "fp32")
+        found = fused(images)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    count = [sum(isinstance(m, torch.nn.Conv2d) for m in e.modules()) for e in (encoder, fused)]
+    assert count[1] < count[0]

@@ -84,6 +84,22 @@ def test_savings_change_no_gradient(step: Callable[..., Any], settings: dict[str
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-5, msg=name)
 
 
+def test_a_compiled_body_takes_the_same_step_and_keeps_its_names(
+    step: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, expected, _ = step()
+    compile_module = torch.nn.Module.compile
+
+    def traced(module: torch.nn.Module) -> None:
+        # All of torch.compile but the machine code, which takes a minute to make.
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    compiled, found, _ = step(compile=True)
+    assert compiled.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert found.keys() == expected.keys()
+
+
 def test_bf16_stays_near_the_full_precision(step: Callable[..., Any]) -> None:
     whole, _, _ = step()
     half, _, encoder = step(precision="bf16")

@@ -1,0 +1,100 @@
+"""The ablation measures what it says, once a seed, and goes on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import benchmarks.ablation as ablation
+from benchmarks.ablation import VARIANTS, Ground, Group, ablate, print_ablation
+from benchmarks.rows import read_rows
+from train.pair_table import ImageArray, ImageSet, PairTable
+
+PAIRS = 32
+
+
+def noise_ground(*_: object, **__: object) -> Ground:
+    """Pairs that look alike on a line of places, 30 m apart."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (PAIRS, 40, 40, 3), np.uint8)
+    where: dict[str, Any] = {
+        "lat_deg": 47 + np.arange(PAIRS) * 30 / 111_200,
+        "lon_deg": np.full(PAIRS, 8.0),
+        "size_m": np.full(PAIRS, 24.0),
+    }
+    table = PairTable(
+        name="line",
+        photos=ImageSet(images=ImageArray(images), view="photo", **where),
+        tiles=ImageSet(images=ImageArray(images), view="tile", **where),
+        tile_of_photo=np.arange(PAIRS),
+        geometry="aligned",
+        margin=1.25,
+    )
+    return Ground(training=table, task=ablation._task(table.photos, table.tiles))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    small: dict[str, Any] = {
+        "architecture": "mobilenetv3_small_050",
+        "size_px": 32,
+        "ground_size_m": 24.0,
+        "epochs": 1,
+        "batch_size": 8,
+        "neighbours": 4,
+        "select": 2,
+        "threads": 1,
+    }
+    monkeypatch.setattr(ablation, "START", replace(ablation.START, **small))
+    monkeypatch.setattr(ablation, "GOING_ON", replace(ablation.GOING_ON, **small))
+    monkeypatch.setattr(ablation, "STUDENT", replace(ablation.STUDENT, **small))
+    monkeypatch.setattr(ablation, "read_ground", noise_ground)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_variant_is_measured_once_a_seed_and_not_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    said: list[str] = []
+    groups: tuple[Group, ...] = ("samplers", "beyond", "distillation")
+
+    def run(seeds: int) -> int:
+        return len(
+            ablate(
+                tmp_path,
+                tmp_path / "work",
+                out,
+                groups=groups,
+                seeds=seeds,
+                world_seed=5,
+                threads=1,
+                say=said.append,
+            )
+        )
+
+    assert run(1) == len(VARIANTS)
+    assert run(1) == 0
+    rows = read_rows(out, kind="ablation")
+    assert [row["variant"] for row in rows] == [variant.name for variant in VARIANTS]
+    by_name = {row["variant"]: row for row in rows}
+    # Equal views of different places: anything but a broken measurement finds them.
+    assert by_name["shuffled"]["success_at_20_m"] > 0.9
+    assert by_name["three frames fused"]["queries"] < by_name["shuffled"]["queries"] == PAIRS
+    assert by_name["heading right, trained so"]["settings"]["heading_error_deg"] == 30
+    assert by_name["all numbers, trained so"]["seconds"] > 0
+    print_ablation(rows)
+    assert "shuffled" in capsys.readouterr().out
+
+
+def test_the_nearest_tile_is_the_true_one() -> None:
+    task = noise_ground().task
+    assert task.query_labels.tolist() == list(range(PAIRS))
+
+
+def test_frames_of_a_run_share_the_place_of_the_middle_one() -> None:
+    task = ablation._in_runs(noise_ground().task, 3)
+    assert task.query_labels[:6].tolist() == [1, 1, 1, 4, 4, 4]
+    assert task.query_labels[-2:].tolist() == [31, 31]
