@@ -105,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
     ablation = _add(commands, "ablation", "what each part of training is worth, by seed")
     ablation.add_argument("--world", type=Path, required=True, help="of python -m train world")
+    ablation.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        required=True,
+        help="checkpoint of pretrained weights: python -m train import-weights",
+    )
     ablation.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     ablation.add_argument("--out", type=Path, required=True, help="rows, .jsonl; goes on with it")
     ablation.add_argument(
@@ -338,6 +345,7 @@ def _ablation(args: argparse.Namespace) -> None:
         args.world,
         args.work,
         args.out,
+        start=args.start,
         groups=args.group or ("samplers", "beyond", "distillation"),
         seeds=args.seeds,
         world_seed=world_seed,

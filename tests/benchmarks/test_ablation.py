@@ -10,12 +10,13 @@ import pytest
 import benchmarks.ablation as ablation
 from benchmarks.ablation import VARIANTS, Ground, Group, ablate, print_ablation
 from benchmarks.rows import read_rows
+from train.encoder import new_encoder, save_checkpoint
 from train.pair_table import ImageArray, ImageSet, PairTable
 
 PAIRS = 32
 
 
-def noise_ground(*_: object, **__: object) -> Ground:
+def noise_ground() -> Ground:
     """Pairs that look alike on a line of places, 30 m apart."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (PAIRS, 40, 40, 3), np.uint8)
@@ -32,7 +33,8 @@ def noise_ground(*_: object, **__: object) -> Ground:
         geometry="aligned",
         margin=1.25,
     )
-    return Ground(training=table, task=ablation._task(table.photos, table.tiles))
+    task = ablation._task(table.photos, table.tiles)
+    return Ground(training=table, task=task, start=Path())
 
 
 @pytest.fixture
@@ -50,14 +52,17 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "START", replace(ablation.START, **small))
     monkeypatch.setattr(ablation, "GOING_ON", replace(ablation.GOING_ON, **small))
     monkeypatch.setattr(ablation, "STUDENT", replace(ablation.STUDENT, **small))
-    monkeypatch.setattr(ablation, "read_ground", noise_ground)
 
 
 @pytest.mark.usefixtures("tiny")
 def test_every_variant_is_measured_once_a_seed_and_not_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "rows.jsonl"
+    out, start = tmp_path / "rows.jsonl", tmp_path / "pretrained"
+    save_checkpoint(start, new_encoder("mobilenetv3_small_050", size_px=64), {})
+    monkeypatch.setattr(
+        ablation, "read_ground", lambda *_, **__: replace(noise_ground(), start=start)
+    )
     said: list[str] = []
     groups: tuple[Group, ...] = ("samplers", "beyond", "distillation")
 
@@ -67,6 +72,7 @@ def test_every_variant_is_measured_once_a_seed_and_not_again(
                 tmp_path,
                 tmp_path / "work",
                 out,
+                start=start,
                 groups=groups,
                 seeds=seeds,
                 world_seed=5,
