@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("train: stopped; what was finished is kept", file=sys.stderr)
+        hint = "; go on with --resume" if args.command in ("fit", "adapt") else ""
+        print(f"train: stopped; what was finished is kept{hint}", file=sys.stderr)
         return 130
     return 0
 

@@ -154,7 +154,7 @@ class TrainConfig:
     evaluate_epochs: int = 1
     """Retrieval on the evaluation part, where one is given, every so many epochs."""
     threads: int | None = None
-    """CPU threads; None for all."""
+    """CPU threads; None leaves it to torch: all, or one a rank under torchrun."""
     workers: int | None = None
     """Processes that load and augment; None chooses: none for data in memory."""
     seed: int = 1

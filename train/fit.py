@@ -1,6 +1,5 @@
 """The training loop."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,7 +101,8 @@ def fit(
             "choose a multiple"
         )
         raise InputError(msg)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     plan = BatchPlan(table, config)
     optimisation = Optimisation(
