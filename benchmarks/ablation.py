@@ -31,6 +31,7 @@ from train.fit import fit
 from train.pair_table import ImageArray, ImageSet, PairTable, RetrievalTask
 from train.pairs import joined, load_pairs, world_folders
 from train.run_state import run_folder
+from train.settings import with_settings
 
 Group = Literal["samplers", "beyond", "distillation"]
 Say = Callable[[str], None]
@@ -182,7 +183,8 @@ class Ground:
     task: RetrievalTask
     start: Path
     """Checkpoint with pretrained weights."""
-    threads: int | None = None
+    settings: Sequence[str] = ()
+    """`NAME=VALUE`, of every config that goes on from there."""
     margin: float = MARGIN
 
 
@@ -242,7 +244,7 @@ def ablate(
     groups: Sequence[Group],
     seeds: int,
     world_seed: int,
-    threads: int | None = None,
+    settings: Sequence[str] = (),
     say: Say,
 ) -> list[AblationRow]:
     """Train and measure every variant for every seed that `out` does not have yet.
@@ -255,7 +257,7 @@ def ablate(
         groups: which variants.
         seeds: 1 to this.
         world_seed: recorded.
-        threads: CPU threads; None for all.
+        settings: `NAME=VALUE` of the training config, for every variant but students.
         say: told each result.
 
     Returns:
@@ -309,7 +311,7 @@ def _measured(
     variant: Variant, seed: int, ground: Ground, work: Path, *, world_seed: int
 ) -> AblationRow:
     trained = next(v for v in VARIANTS if v.name == (variant.like or variant.name))
-    config = replace(_config(trained, seed), threads=ground.threads)
+    config = _config(trained, seed, ground)
     encoder, seconds = _trained(trained, config, seed, ground, work)
     task = ground.task
     if variant.turned_deg:
@@ -355,8 +357,8 @@ def _measured(
     )
 
 
-def _config(variant: Variant, seed: int) -> TrainConfig:
-    base = STUDENT if variant.distils else GOING_ON
+def _config(variant: Variant, seed: int, ground: Ground) -> TrainConfig:
+    base = STUDENT if variant.distils else with_settings(GOING_ON, ground.settings)
     return replace(base, seed=seed, **variant.settings)
 
 
@@ -410,7 +412,7 @@ def _note_seconds(out: Path, encoder: Encoder, config: TrainConfig, seconds: flo
 
 def _start(seed: int, ground: Ground, work: Path) -> Encoder:
     """The encoder every variant of a seed goes on from."""
-    out, config = work / f"start_{seed}", replace(START, seed=seed, threads=ground.threads)
+    out, config = work / f"start_{seed}", replace(with_settings(START, ground.settings), seed=seed)
     if (out / "manifest.json").is_file():
         opened = load_checkpoint(out)
         if len(opened.config["history"]) == config.epochs:
@@ -428,8 +430,7 @@ def _start(seed: int, ground: Ground, work: Path) -> Encoder:
 def _teacher(seed: int, ground: Ground, work: Path) -> Encoder:
     """The better trained large encoder of a seed."""
     both = next(v for v in VARIANTS if v.name == "GPS, then similarity")
-    config = replace(_config(both, seed), threads=ground.threads)
-    return _trained(both, config, seed, ground, work)[0]
+    return _trained(both, _config(both, seed, ground), seed, ground, work)[0]
 
 
 def _task(photos: ImageSet, gallery: ImageSet) -> RetrievalTask:

@@ -121,7 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         help="which variants; all by default",
     )
     ablation.add_argument("--seeds", type=int, default=3, help="train with seeds 1 to this")
-    ablation.add_argument("--threads", type=int, help="CPU threads; all by default")
+    ablation.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a training setting of every variant, as freeze_norms=true",
+    )
 
     sampling = _add(commands, "sampling", "cost of samplers and ranking at published sizes")
     sampling.add_argument("--runs", type=int, default=3, help="of each case")
@@ -349,7 +355,7 @@ def _ablation(args: argparse.Namespace) -> None:
         groups=args.group or ("samplers", "beyond", "distillation"),
         seeds=args.seeds,
         world_seed=world_seed,
-        threads=args.threads,
+        settings=args.set,
         say=lambda line: print(line, flush=True),
     )
     print_ablation(read_rows(args.out, kind="ablation"))

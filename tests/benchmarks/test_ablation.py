@@ -76,7 +76,7 @@ def test_every_variant_is_measured_once_a_seed_and_not_again(
                 groups=groups,
                 seeds=seeds,
                 world_seed=5,
-                threads=1,
+                settings=["freeze_norms=true"],
                 say=said.append,
             )
         )
