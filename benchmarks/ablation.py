@@ -275,7 +275,9 @@ def ablate(
     ]
     if not missing:
         return []
-    ground = replace(read_ground(world, START, start=start, scratch=work, say=say), threads=threads)
+    ground = replace(
+        read_ground(world, START, start=start, scratch=work, say=say), settings=settings
+    )
     rows = []
     for seed, variant in missing:
         row = _measured(variant, seed, ground, work, world_seed=world_seed)
