@@ -6,13 +6,15 @@ zero-length strokes that do not scale, so they stay visible when a figure shrink
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
 FONT_PX = 13
 """Size of labels at the width a figure is drawn for."""
+_MOST_DOTS = 30
+"""Up to so many points of a line chart's curve are shown as dots too."""
 
 
 class Curve(NamedTuple):
@@ -55,6 +57,24 @@ class Observed(NamedTuple):
     high: float
 
 
+class Level(NamedTuple):
+    """A value that a chart's curves are compared with."""
+
+    value: float
+    label: str
+    above: bool = False
+    """Named above the right end of its line, not below the left."""
+
+
+class Stretch(NamedTuple):
+    """A part of the strip under a chart."""
+
+    css: str
+    """CSS class of its colour."""
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """Maps values to pixels, linearly or by logarithm; values beyond its ends are put on them."""
@@ -76,9 +96,13 @@ class Axis:
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round values within the axis, at most about `most`."""
-        if self.log:
-            powers = range(math.ceil(math.log10(self.low) - 1e-9), 20)
-            return [10.0**k for k in powers if 10.0**k <= self.high * (1 + 1e-9)]
+        if self.log and self.high >= 10 * self.low:
+            # Powers of ten alone would leave a short axis almost bare.
+            between = (1,) if self.high >= 100 * self.low else (1, 2, 5)
+            powers = range(math.floor(math.log10(self.low)), 20)
+            values = [m * 10.0**k for k in powers for m in between]
+            within = self.low * (1 - 1e-9), self.high * (1 + 1e-9)
+            return [v for v in values if within[0] <= v <= within[1]]
         span = (self.high - self.low) or 1.0
         raw = span / most
         magnitude = 10.0 ** math.floor(math.log10(raw))
@@ -213,6 +237,115 @@ def reliability(observed: Sequence[Observed], *, title: str, width_px: int = 480
     return _svg(width_px, height, title, said, parts)
 
 
+def line_chart(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_span: tuple[float, float],
+    y_span: tuple[float, float],
+    log: bool = False,
+    tick: Callable[[float], str] | None = None,
+    levels: Sequence[Level] = (),
+    strip: Sequence[Stretch] = (),
+    to_come: float | None = None,
+    width_px: int = 480,
+    height_px: int = 270,
+) -> str:
+    """Curves over epochs or steps.
+
+    Args:
+        curves: points ascending in x; one that is not finite interrupts the line. Curves of few
+            points show each; a class `faint` beside the colour keeps a curve in the background.
+        title: of the figure.
+        x_label: what the horizontal axis counts, in whole numbers where it spans more than a few.
+        y_label: what the vertical axis shows, with its unit.
+        x_span: ends of the horizontal axis.
+        y_span: ends of the vertical axis; above 0 where it is logarithmic.
+        log: whether the vertical axis is logarithmic.
+        tick: how its values are written.
+        levels: drawn as dashed lines.
+        strip: colours under the chart.
+        to_come: from here on there is nothing yet, and it looks so.
+        width_px: it is drawn for.
+        height_px: without the strip.
+    """
+    tick = tick or _number
+    left, right, top = 68, 14, 12
+    height = height_px + (14 if strip else 0)
+    bottom = height_px - 44
+    x = Axis(low=x_span[0], high=x_span[1], start_px=left, end_px=width_px - right)
+    y = Axis(low=y_span[0], high=y_span[1], start_px=bottom, end_px=top, log=log)
+    end = x.end_px
+    parts = []
+    for value in y.ticks(5):
+        parts.append(_line("grid", left, y(value), end, y(value)))
+        parts.append(_text(left - 6, y(value) + 4, tick(value), anchor="end"))
+    if to_come is not None and to_come < x.high:
+        start = x(to_come)
+        parts.append(
+            f'<rect class="to-come" x="{start}" y="{top}" width="{end - start:.1f}" '
+            f'height="{bottom - top}"/>'
+        )
+        if end - start > 5 * FONT_PX:
+            middle = (start + end) / 2
+            parts.append(_text(middle, (top + bottom) / 2, "to come", anchor="middle"))
+    for level in levels:
+        parts.append(_line("ref", left, y(level.value), end, y(level.value)))
+    for curve in curves:
+        d = _path(curve.points, x, y)
+        parts.append(f'<path class="line {curve.css}" d="{d}"/>' if d else "")
+        finite = [p for p in curve.points if math.isfinite(p[1])]
+        if len(finite) <= _MOST_DOTS and "faint" not in curve.css.split():
+            dots = "".join(f"M{x(a)} {y(b)}h0" for a, b in finite)
+            parts.append(f'<path class="dots {curve.css}" d="{dots}"/>' if dots else "")
+    for level in levels:
+        at, anchor, down = (end - 4, "end", -5) if level.above else (left + 6, "start", 14)
+        parts.append(_text(at, y(level.value) + down, level.label, anchor=anchor, css="on-top"))
+    for stretch in strip:
+        x1, x2 = x(stretch.low), x(stretch.high)
+        # The gap shows where one stretch ends and another of the same colour begins.
+        parts.append(
+            f'<rect class="f {stretch.css}" x="{x1}" y="{bottom + 5}" '
+            f'width="{max(x2 - x1 - 1.2, 0.8):.1f}" height="9"/>'
+        )
+    ticks = x.ticks(10 if width_px > 600 else 6)
+    if x.high - x.low > 3:
+        ticks = [value for value in ticks if value == round(value)]
+    for value in ticks:
+        parts.append(
+            _text(x(value), bottom + (32 if strip else 18), _number(value), anchor="middle")
+        )
+    parts.append(_text((left + end) / 2, height - 4, x_label, anchor="middle"))
+    parts.append(_text(-(top + bottom) / 2, 12, y_label, anchor="middle", turn=True))
+    said = " ".join(
+        f"{c.name}: {tick(known[0])} at first, {tick(known[-1])} at last."
+        for c in curves
+        if (known := [v for _, v in c.points if math.isfinite(v)])
+    )
+    said += "".join(f" {level.label}." for level in levels)
+    return _svg(width_px, height, title, said, parts)
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 800) -> list[tuple[float, float]]:
+    """At most about so many of the points, with every lowest and highest value along the way.
+
+    A curve of a hundred thousand steps is drawn on a thousand pixels: each pixel keeps the ends of
+    what happened in it, so no spike is lost.
+    """
+    if len(points) <= most:
+        return list(points)
+    kept = []
+    buckets = most // 2
+    for k in range(buckets):
+        first, last = len(points) * k // buckets, len(points) * (k + 1) // buckets
+        rows = range(first, last)
+        ends = {min(rows, key=lambda n: points[n][1]), max(rows, key=lambda n: points[n][1])}
+        kept += [points[n] for n in sorted(ends)]
+    return kept
+
+
 def stacked_bars(bars: Sequence[StackedBar], *, title: str, width_px: int = 480) -> str:
     """Horizontal bars made of parts, on one scale from zero."""
     row, left, right, top = 40, 48, 74, 4
@@ -289,5 +422,17 @@ def _text(
     )
 
 
+def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """A line through the points, interrupted where one is not finite."""
+    path, pen = "", "M"
+    for at, value in points:
+        if math.isfinite(value):
+            path += f"{pen}{x(at)} {y(value)}"
+            pen = "L"
+        else:
+            pen = "M"
+    return path
+
+
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:g}"
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
