@@ -7,6 +7,7 @@ held-out flights against a grid of tiles over their whole map, as an index holds
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -188,9 +189,7 @@ class Ground:
     margin: float = MARGIN
 
 
-def read_ground(
-    world: Path, config: TrainConfig, *, start: Path, scratch: Path, say: Say
-) -> Ground:
+def read_ground(world: Path, config: TrainConfig, *, start: Path, say: Say) -> Ground:
     """The training pairs, and held-out photographs against a grid of tiles.
 
     Raises:
@@ -215,17 +214,17 @@ def read_ground(
         )
 
     training, flown = pairs("train"), pairs("held_out")
-    scratch.mkdir(parents=True, exist_ok=True)
-    mbtiles = scratch / "held_out.mbtiles"
-    write_mbtiles([world / "held_out" / "imagery.tif"], mbtiles)
-    store = ImageryStore(mbtiles)
-    grid = grid_positions(store.bounds, config.ground_size_m, STRIDE_M)
     big_px = round(config.size_px * MARGIN)
     big_m = config.ground_size_m * big_px / config.size_px
-    tiles = np.stack(
-        [store.patch(lat, lon, size_m=big_m, size_px=big_px).image for lat, lon in grid.tolist()]
-    )
-    store.close()
+    with tempfile.TemporaryDirectory() as scratch:
+        mbtiles = Path(scratch) / "held_out.mbtiles"
+        write_mbtiles([world / "held_out" / "imagery.tif"], mbtiles)
+        store = ImageryStore(mbtiles)
+        grid = grid_positions(store.bounds, config.ground_size_m, STRIDE_M)
+        tiles = np.stack(
+            [store.patch(*place, size_m=big_m, size_px=big_px).image for place in grid.tolist()]
+        )
+        store.close()
     gallery = ImageSet(
         images=ImageArray(tiles),
         view="tile",
@@ -275,9 +274,7 @@ def ablate(
     ]
     if not missing:
         return []
-    ground = replace(
-        read_ground(world, START, start=start, scratch=work, say=say), settings=settings
-    )
+    ground = replace(read_ground(world, START, start=start, say=say), settings=settings)
     rows = []
     for seed, variant in missing:
         row = _measured(variant, seed, ground, work, world_seed=world_seed)
