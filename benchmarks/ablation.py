@@ -42,7 +42,7 @@ STRIDE_M = 24.0
 
 START = replace(
     TrainConfig(),
-    size_px=96,
+    size_px=64,
     epochs=3,
     learning_rate=1e-3,
     sampling="random",
