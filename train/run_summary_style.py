@@ -44,6 +44,6 @@ td.text{min-width:0;text-align:left}
 .settings td,.settings th[scope=col]:not(:first-child){text-align:left}
 @media(max-width:760px){.tiles{grid-template-columns:1fr 1fr}
 .tile:last-child:nth-child(odd){grid-column:1/-1}
-.shots{grid-template-columns:1fr 1fr}}
+.shots{grid-template-columns:1fr 1fr}thead th{white-space:normal}}
 """
 )

@@ -202,7 +202,8 @@ def test_the_page_needs_no_other_host(write: Any) -> None:
 
 def test_names_are_shown_and_never_obeyed(write: Any) -> None:
     rng = np.random.default_rng(1)
-    history = epochs(2, sampler=NASTY, retrieval={f"set/{NASTY}": retrieval(0.5, median_m=3.0)})
+    tasks = {f"{data}/{NASTY}": retrieval(0.5, median_m=3.0) for data in ("set", "other")}
+    history = epochs(2, sampler=NASTY, retrieval=tasks)
     html = write(
         history,
         title=NASTY,
@@ -412,7 +413,7 @@ def test_thinning_keeps_every_extreme_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("y_span", "log"),
-    [((0, 1), False), ((10, 17), False), ((0.5, 0.56), False), ((8, 300), True), ((50, 70), True)],
+    [((0, 1), False), ((10, 21), False), ((0.5, 0.56), False), ((8, 300), True), ((50, 70), True)],
 )
 def test_labels_stand_where_a_curve_has_their_value(y_span: tuple[float, float], log: bool) -> None:
     def chart(values: Sequence[float]) -> str:
