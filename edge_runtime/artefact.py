@@ -208,6 +208,7 @@ def _maker(kind: Kind) -> str:
         "bundle": "python -m export bundle",
         "index": "python -m export index",
         "world": "python -m train world",
+        "training-state": "python -m train fit, without --resume",
     }[kind]
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -286,11 +287,14 @@ def _fit(
         report=report,
         say=progress.say,
         progress=progress,
+        command_line=shlex.join(["python", "-m", "train", *sys.argv[1:]]),
         **options,
     )
     if ranks.first:
+        from train.run_state import run_folder
+
         progress.say(
-            f"Checkpoint written to {args.out}. "
+            f"Checkpoint written to {args.out}, curves to {run_folder(args.out)}/summary.html. "
             f"Next: python -m export bundle --checkpoint {args.out} --out bundle"
         )
 

@@ -62,7 +62,7 @@ SUES200 = UNIVERSITY1652
 FOLDER = replace(UNIVERSITY1652, epochs=10, warmup_epochs=1.0, ground_size_m=100.0)
 """Own photographs are fewer than 37,854, so they are shown more often."""
 
-WORLD = TrainConfig()
+WORLD = TrainConfig(evaluate_epochs=4)
 
 ADAPT = replace(
     TrainConfig(),

@@ -62,8 +62,11 @@ def test_a_tiny_fit_learns_and_leaves_a_checkpoint_every_epoch(
         for e in (encoder, opened.encoder)
     )
     assert np.array_equal(before, after)
+    history = opened.config["history"]
     log = (run_folder(out) / "epochs.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in log] == opened.config["history"]
+    rows = [json.loads(line) for line in log]
+    assert [{k: v for k, v in row.items() if k != "last_step"} for row in rows] == history
+    assert "checkpoint" in (run_folder(out) / "summary.html").read_text()
     assert list((run_folder(out) / "tensorboard").iterdir())
 
 
@@ -211,6 +214,12 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
         for path in (tmp_path / "whole", tmp_path / "cut")
     ]
     assert histories[0] == histories[1]
+    for name in ("steps.jsonl", "epochs.jsonl"):
+        logs = [
+            [json.loads(line) for line in (run_folder(path) / name).read_text().splitlines()]
+            for path in (tmp_path / "whole", tmp_path / "cut")
+        ]
+        assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
 
 def test_a_run_is_only_resumed_as_itself(
