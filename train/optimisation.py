@@ -1,5 +1,7 @@
 """One step of training: forward, loss over the whole batch, backward, update."""
 
+import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -107,9 +109,7 @@ class Optimisation:
             encoder.body.compile()  # In place, so that the weights keep their names.
         pair: nn.Module = _PairForward(encoder)
         if ranks.world_size > 1:
-            # Buffers are statistics of batch norms: each rank's own on CPUs, shared by
-            # SyncBatchNorm on GPUs; copying them between forwards would break the graph.
-            pair = DistributedDataParallel(pair, broadcast_buffers=False)
+            pair = _parallel(pair)
         self._pair = pair
 
     @property
@@ -250,6 +250,20 @@ class Optimisation:
         """What layers draw (drop path) depends on the step, rank and chunk alone."""
         seed = [self._config.seed, self.step_count, self._ranks.rank, part]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
+def _parallel(pair: nn.Module) -> DistributedDataParallel:
+    """Gradients become the mean over the ranks.
+
+    Buffers are statistics of batch norms: each rank's own on CPUs, shared by SyncBatchNorm on GPUs;
+    copying them between forwards would break the graph.
+    """
+    known = inspect.signature(DistributedDataParallel).parameters
+    # Renamed in torch 2.13.
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # Images come channels last, so some gradients lie in memory otherwise than their weights.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return DistributedDataParallel(pair, **{name: False})  # type: ignore[arg-type]
 
 
 def _resized(images: Tensor, size_px: tuple[int, int]) -> Tensor:
