@@ -8,7 +8,11 @@ from train.config import TrainConfig
 from train.distributed import Ranks
 from train.embedding import Progress, embed_set
 from train.encoder import Encoder
-from train.hard_negative_batches import hard_negative_batches, random_batches
+from train.hard_negative_batches import (
+    EpochCoverage,
+    hard_negative_batches,
+    random_batches,
+)
 from train.neighbours import gps_neighbours, similarity_neighbours
 from train.pair_table import PairTable
 from train.tile_overlap import TileExclusions, overlapping_tiles
@@ -34,6 +38,8 @@ class BatchPlan:
         self.neighbours: I32 | None = None
         """(N, K) tile rows: by tile after GPS, by pair after a similarity refresh."""
         self.name = "chance"
+        self.coverage: EpochCoverage | None = None
+        """Of the last epoch planned: what did not fit into a batch."""
         self.excluded = _exclusions(table, config)
         if config.sampling in ("gps", "both"):
             lat_deg, lon_deg = _positions(table)
@@ -90,12 +96,12 @@ class BatchPlan:
         rng = np.random.default_rng([config.seed, epoch])
         tiles = table.tile_of_photo
         if self.neighbours is None:
-            return list(
-                random_batches(tiles, batch_size=config.batch_size, rng=rng, excluded=self.excluded)
+            drawn = random_batches(
+                tiles, batch_size=config.batch_size, rng=rng, excluded=self.excluded
             )
-        by_pair = self.name.startswith("similarity")
-        return list(
-            hard_negative_batches(
+        else:
+            by_pair = self.name.startswith("similarity")
+            drawn = hard_negative_batches(
                 tiles,
                 self.neighbours,
                 np.arange(len(tiles), dtype=np.int64) if by_pair else tiles,
@@ -104,7 +110,9 @@ class BatchPlan:
                 rng=rng,
                 excluded=self.excluded,
             )
-        )
+        batches = list(drawn)
+        self.coverage = drawn.coverage
+        return batches
 
 
 def _positions(table: PairTable) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -65,7 +65,8 @@ def find_training(args: argparse.Namespace, config: TrainConfig, say: "Say") -> 
         table = _reader(args, config).training(args.data, note=say)
         return lambda _config, _progress: table
     folders = _folders(args, "train")
-    return lambda config, progress: _photographs(folders, config, progress)
+    name = "photographs" if args.world is None else f"{args.world.name}/train"
+    return lambda config, progress: _photographs(folders, config, progress, name)
 
 
 def find_tasks(args: argparse.Namespace, config: TrainConfig, say: "Say") -> TasksOf:
@@ -97,7 +98,8 @@ def find_tasks(args: argparse.Namespace, config: TrainConfig, say: "Say") -> Tas
     def read(config: TrainConfig, progress: "ProgressBars") -> "tuple[list[RetrievalTask], float]":
         from train.evaluation import task_of
 
-        table = _photographs(folders, config, progress)
+        name = "photographs" if args.world is None else f"{args.world.name}/held-out"
+        table = _photographs(folders, config, progress, name)
         return [task_of(table)], table.margin
 
     return read
@@ -191,7 +193,7 @@ def _folders(args: argparse.Namespace, part: str) -> "list[PhotoFolder]":
 
 
 def _photographs(
-    folders: "Sequence[PhotoFolder]", config: TrainConfig, progress: "ProgressBars"
+    folders: "Sequence[PhotoFolder]", config: TrainConfig, progress: "ProgressBars", name: str
 ) -> "PairTable":
     from train.pairs import joined, load_pairs
 
@@ -205,6 +207,7 @@ def _photographs(
                 camera=folder.camera,
                 size_m=config.ground_size_m,
                 size_px=config.size_px,
+                name=name,
                 progress=progress,
             )
             for folder in folders

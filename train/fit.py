@@ -25,6 +25,8 @@ from train.run_summary import Example, Step, TrainingData, examples_of, write_ru
 
 I64 = npt.NDArray[np.int64]
 
+DROPPED_SHARE = 0.1
+"""An epoch that leaves out more of its pairs than this says so."""
 UNREADABLE_SHARE = 0.01
 """More images than this that cannot be read are no accident: the run stops."""
 
@@ -224,6 +226,9 @@ class _Run:
             if skipped := self.plan.refresh(trained, epoch, ranks, self.progress):
                 self.say(f"{skipped} images cannot be read and have no neighbours of their own")
         batches = [ranks.share(rows) for rows in self.plan.epoch(epoch)]
+        coverage = self.plan.coverage
+        if coverage and coverage.dropped > DROPPED_SHARE * coverage.pairs:
+            self.say(str(coverage))
         self.optimisation.train()
         meter = _EpochMeter(
             planned=len(batches) * config.batch_size,

@@ -65,6 +65,23 @@ def test_a_preset_goes_from_images_to_a_bundle(
     assert (bundle / "encoder.fp32.onnx").is_file()
 
 
+@pytest.mark.parametrize("preset", ["world", "imagery"])
+def test_a_made_up_world_and_bare_imagery_go_the_same_way(preset: str, tmp_path: Path) -> None:
+    world, checkpoint, bundle = (tmp_path / name for name in ("world", "checkpoint", "bundle"))
+    size = ["--train-m", "300", "--train-photos", "24", "--held-out-m", "560", "--flights", "1"]
+    assert train(["world", str(world), "--seed", "3", "--frames", "6", *size]) == 0
+    where = ["--preset", preset, "--world", str(world)]
+    if preset == "imagery":
+        imagery = str(world / "train" / "imagery.tif")
+        where = ["--preset", preset, "--imagery", imagery, "--places", "24"]
+    settings = tiny("ground_size_m=48")
+    fit = ["fit", *where, "--evaluate", "--out", str(checkpoint)]
+    assert train([*fit, *settings]) == 0
+    assert load_checkpoint(checkpoint).encoder.spec.ground_size_m == 48
+    assert train(["eval", str(checkpoint), *where, "--set", "workers=0"]) == 0
+    assert export(["bundle", "--checkpoint", str(checkpoint), "--out", str(bundle)]) == 0
+
+
 def test_an_encoder_of_one_data_set_is_measured_on_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,31 @@ def test_the_loss_equals_the_definition_row_by_row(rows: int, smoothing: float) 
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+def test_gradients_equal_the_slope_of_the_definition() -> None:
+    query, reference = (unit_rows(5, 4, seed).requires_grad_() for seed in (1, 2))
+    scale = torch.tensor(9.0, requires_grad=True)
+    symmetric_info_nce(query, reference, scale).backward()  # type: ignore[no-untyped-call]
+    views = [query.detach().double().numpy(), reference.detach().double().numpy()]
+    step = 1e-6
+
+    def slope(change: F64, which: int) -> float:
+        moved = [[view.copy() for view in views] for _ in range(2)]
+        moved[0][which] += step * change
+        moved[1][which] -= step * change
+        above, below = (loss_slowly(a, b, 9.0, 0.1) for a, b in moved)
+        return (above - below) / (2 * step)
+
+    for which, leaf in enumerate((query, reference)):
+        assert leaf.grad is not None
+        for row, column in np.ndindex(5, 4):
+            change = np.zeros((5, 4))
+            change[row, column] = 1
+            assert float(leaf.grad[row, column]) == pytest.approx(slope(change, which), abs=2e-5)
+    assert scale.grad is not None
+    above, below = (loss_slowly(views[0], views[1], 9.0 + s, 0.1) for s in (step, -step))
+    assert float(scale.grad) == pytest.approx((above - below) / (2 * step), abs=1e-5)
+
+
 def test_swapping_the_views_changes_nothing() -> None:
     query, reference = unit_rows(16, 12, 1), unit_rows(16, 12, 2)
     scale = torch.tensor(10.0)
