@@ -136,7 +136,9 @@ def _exclusions(table: PairTable, config: TrainConfig) -> TileExclusions | None:
     if table.tiles.size_m is None:
         msg = f"{table.name} does not say how large its tiles are; choose exclude=none"
         raise InputError(msg)
-    return overlapping_tiles(lat_deg, lon_deg, table.tiles.size_m)
+    return overlapping_tiles(
+        lat_deg, lon_deg, table.tiles.size_m, min_overlap=config.exclude_overlap
+    )
 
 
 def _allowed(found: I32, excluded: TileExclusions | None, k: int) -> I32:

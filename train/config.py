@@ -47,10 +47,12 @@ _RANGES = (
     ("weight_decay", 0, 1),
     ("warmup_epochs", 0, 1_000_000),
     ("label_smoothing", 0, 1),
+    ("temperature", 1e-3, 10),
     ("clip_value", 1e-9, 1e9),
     ("neighbours", 1, 1_000_000),
     ("select", 0, 1_000_000),
     ("refresh_epochs", 1, 1_000_000),
+    ("exclude_overlap", 0, 0.99),
     ("flip", 0, 1),
     ("rotate", 0, 1),
     ("recolour", 0, 1),
@@ -95,6 +97,8 @@ class TrainConfig:
     warmup_epochs: float = 1.0
     """Linear rise before it."""
     label_smoothing: float = 0.1
+    temperature: float | None = None
+    """At the start, learnable; None keeps the weights' own, 0.07 when they are new."""
     clip_value: float = 100.0
     """Gradients are clipped to plus and minus this value."""
     freeze_norms: bool = False
@@ -110,6 +114,8 @@ class TrainConfig:
     """Similarity neighbours are computed anew every so many epochs."""
     exclude: Exclude = "semi-positives"
     """Tiles kept out of each other's batches."""
+    exclude_overlap: float = 0.0
+    """With exclude=overlap: only tiles that share more than this part of their ground, 0..1."""
 
     flip: float = 0.5
     """Probability of mirroring both views."""

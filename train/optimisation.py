@@ -1,6 +1,7 @@
 """One step of training: forward, loss over the whole batch, backward, update."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -83,6 +84,9 @@ class Optimisation:
             raise InputError(msg)
         self._config, self._ranks = config, ranks
         self._per_epoch = steps_per_epoch
+        if config.temperature is not None:
+            with torch.no_grad():
+                encoder.logit_scale.fill_(-math.log(config.temperature))
         encoder.to(ranks.device)
         if config.channels_last:
             encoder.body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -239,6 +239,20 @@ def test_a_run_is_only_resumed_as_itself(
     assert load_checkpoint(out).weights_sha256 == before
 
 
+def test_pairs_that_fit_into_no_batch_are_told(
+    tiny_pairs: PairTable, tiny_config: TrainConfig, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    said: dict[float, list[str]] = {}
+    for share in (0.0, 0.99):
+        said[share] = []
+        # Tiles of 48 m over 300 m: most overlap some other, hardly any all but coincide.
+        config = replace(tiny_config, exclude="overlap", exclude_overlap=share, batch_size=7)
+        out = tmp_path / f"{share}"
+        fit(make_encoder(), tiny_pairs, config, out, say=said[share].append)
+    assert any("pairs left out: the last batch got no further than" in s for s in said[0.0])
+    assert len(said[0.99]) < len(said[0.0]) or said[0.99] != said[0.0]
+
+
 # --- images that cannot be read ----------------------------------------------------------------
 
 

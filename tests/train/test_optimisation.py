@@ -138,6 +138,13 @@ def test_frozen_batch_norms_keep_their_statistics(
     assert not torch.equal(free.state_dict()[name], before[name])
 
 
+def test_the_temperature_starts_where_it_is_set(step: Callable[..., Any]) -> None:
+    done, _, _ = step(temperature=0.05)
+    assert done.temperature == pytest.approx(0.05, rel=0.01)
+    kept, _, _ = step()
+    assert kept.temperature == pytest.approx(0.07, rel=0.01)
+
+
 def test_a_loss_that_is_no_number_changes_nothing(
     make_encoder: MakeEncoder, tiny_config: TrainConfig
 ) -> None:
