@@ -64,12 +64,26 @@ FOLDER = replace(UNIVERSITY1652, epochs=10, warmup_epochs=1.0, ground_size_m=100
 
 WORLD = TrainConfig(evaluate_epochs=4)
 
-ADAPT = replace(
-    TrainConfig(),
-    epochs=12,
-    learning_rate=3e-4,
+ADAPT = TrainConfig(
+    epochs=4,
+    batch_size=24,
+    learning_rate=5e-4,
+    warmup_epochs=0.4,
+    label_smoothing=0.02,
+    temperature=0.04,
+    freeze_norms=True,
+    ema_decay=0.98,
+    sampling="both",
+    neighbours=64,
+    select=8,
+    refresh_epochs=1,
+    exclude="overlap",
+    exclude_overlap=0.55,
     recolour=0.0,
 )
+"""To the imagery of one area, from weights that have seen the world. Hard negatives matter: 24 places
+drawn by chance are soon told apart. Tiles that share most of their ground are no negatives;
+those that share some are, because an index is full of them. Colours are the simulation's work."""
 
 PRESETS: dict[str, TrainConfig] = {
     "cvusa": CVUSA,
