@@ -30,6 +30,7 @@ _RANGES = (
     ("blur_m", 0, 100),
     ("sharpen", 0, 10),
     ("tile_blur_m", 0, 100),
+    ("tile_relit", 0, 1),
     ("texture", 0, 1),
     ("noise", 0, 1),
 )
@@ -97,6 +98,8 @@ class SimulationConfig:
     """The photograph is sharper than the imagery: its detail is raised by this factor."""
     tile_blur_m: float = 0.5
     """Sigma of a blur of the tile, the other way to a photograph that is sharper."""
+    tile_relit: float = 0.0
+    """Probability that a tile has another season, light and tone, too."""
     texture: float = 0.06
     """Fine detail that imagery does not have, standard deviation in 0..1."""
     noise: float = 0.02

@@ -42,13 +42,15 @@ def relit(rgb: F32, step_m: float, config: SimulationConfig, rng: np.random.Gene
 
 def another_season(rgb: F32, rng: np.random.Generator) -> F32:
     """Plants of another colour and brightness; all else stays."""
-    green = np.clip((2 * rgb[..., 1] - rgb[..., 0] - rgb[..., 2]) * 6, 0, 1)[..., None]
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    # Maps often show plants teal, so nearly as much blue as green passes, as blue roofs do not.
+    plants = np.clip(8 * np.minimum(green - red, green - blue + 0.05), 0, 1)[..., None]
     luma = (rgb @ _LUMA)[..., None]
     leaf = rng.uniform([0.5, 0.7, 0.3], [1.4, 1.2, 0.9]).astype(np.float32)
     share = np.float32(rng.uniform(0.2, 1.0))
     brightness = np.float32(2 ** rng.uniform(-0.7, 0.9))
     turned = (rgb * (1 - share) + share * luma * leaf) * brightness
-    return np.asarray(np.clip(rgb + green * (turned - rgb), 0, 1), np.float32)
+    return np.asarray(np.clip(rgb + plants * (turned - rgb), 0, 1), np.float32)
 
 
 def other_materials(rgb: F32, amount: float, rng: np.random.Generator) -> F32:

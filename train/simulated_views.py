@@ -102,11 +102,15 @@ class ImageryTiles(_Views):
             size_m=self.size_m,
             size_px=self.size_px,
         )
-        sigma_m = rng.uniform(0, self.config.tile_blur_m)
-        if rng.random() < 0.5 or sigma_m == 0:
+        relit_too = rng.random() < self.config.tile_relit
+        sigma_m = rng.uniform(0, self.config.tile_blur_m) * rng.integers(0, 2)
+        if not relit_too and not sigma_m:
             return patch.image
-        soft = blurred(patch.image.astype(np.float32), sigma_m / self.size_m * self.size_px)
-        return np.round(soft).astype(np.uint8)
+        step_m = self.size_m / self.size_px
+        rgb = patch.image.astype(np.float32) / np.float32(255)
+        if relit_too:
+            rgb = relit(rgb, step_m, self.config, rng)
+        return np.round(blurred(rgb, sigma_m / step_m) * 255).astype(np.uint8)
 
 
 class SimulatedPhotos(_Views):
