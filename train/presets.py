@@ -81,8 +81,8 @@ ADAPT = TrainConfig(
     exclude_overlap=0.55,
     recolour=0.0,
 )
-"""To the imagery of one area, from weights that have seen the world. Hard negatives matter: 24 places
-drawn by chance are soon told apart. Tiles that share most of their ground are no negatives;
+"""To the imagery of one area, from weights that have seen the world. Hard negatives matter: 24
+places drawn by chance are soon told apart. Tiles that share most of their ground are no negatives;
 those that share some are, because an index is full of them. Colours are the simulation's work."""
 
 PRESETS: dict[str, TrainConfig] = {
