@@ -31,6 +31,9 @@ _RANGES = (
     ("sharpen", 0, 10),
     ("tile_blur_m", 0, 100),
     ("tile_relit", 0, 1),
+    ("detail_m", 0, 100),
+    ("lost_detail", 0, 1),
+    ("foreign_detail", 0, 10),
     ("texture", 0, 1),
     ("noise", 0, 1),
 )
@@ -100,7 +103,14 @@ class SimulationConfig:
     """Sigma of a blur of the tile, the other way to a photograph that is sharper."""
     tile_relit: float = 0.0
     """Probability that a tile has another season, light and tone, too."""
-    texture: float = 0.06
+    detail_m: float = 1.5
+    """Detail finer than about this is exchanged: what a photograph resolves and imagery does not,
+    and what two days do not share, is mostly this fine."""
+    lost_detail: float = 0.8
+    """Share of the imagery's own detail that the photograph does not have."""
+    foreign_detail: float = 0.8
+    """Strength of detail from elsewhere on the imagery in its place."""
+    texture: float = 0.03
     """Fine detail that imagery does not have, standard deviation in 0..1."""
     noise: float = 0.02
     """Sensor noise, standard deviation in 0..1."""

@@ -35,6 +35,28 @@ def resolved(rgb: F32, step_m: float, config: SimulationConfig, rng: np.random.G
     return np.asarray(np.clip(rgb, 0, 1), np.float32)
 
 
+def other_detail(
+    rgb: F32, elsewhere: F32, step_m: float, config: SimulationConfig, rng: np.random.Generator
+) -> F32:
+    """Exchange fine detail: what a photograph shows between the lines of the imagery is its own.
+
+    Leaves, clutter on roofs, shadows and markings of a photograph cannot be made from imagery that
+    does not resolve them, but detail of the same kind is elsewhere on it.
+
+    Args:
+        rgb: (S, S, 3) float32, RGB, 0..1.
+        elsewhere: (S, S, 3) float32, imagery of another place, sharp.
+        step_m: ground metres per pixel.
+        config: how much, and how coarse.
+        rng: the only source of randomness.
+    """
+    sigma_px = config.detail_m * rng.uniform(0.15, 1.0) / step_m
+    kept = 1 - rng.uniform(0, config.lost_detail)
+    gain = rng.uniform(0, config.foreign_detail)
+    own, foreign = (v - blurred(v, sigma_px) for v in (rgb, elsewhere))
+    return np.asarray(np.clip(rgb + (kept - 1) * own + gain * foreign, 0, 1), np.float32)
+
+
 def blurred(image: F32, sigma_px: float) -> F32:
     """Gaussian blur; none where sigma is too small to matter."""
     if sigma_px < 0.2:

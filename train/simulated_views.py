@@ -29,7 +29,7 @@ from train.simulated_camera import exposure, relief, seen_ground
 from train.simulated_changes import changed
 from train.simulated_config import SimulationConfig
 from train.simulated_light import relit
-from train.simulated_sharpness import blurred, recorded, resolved
+from train.simulated_sharpness import blurred, other_detail, recorded, resolved
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -37,6 +37,10 @@ F64 = npt.NDArray[np.float64]
 
 MIN_COVERAGE = 0.9
 """Places with less imagery than this are left out, as an index leaves out such tiles."""
+
+
+_FARTHER = 3.0
+"""Detail is taken from imagery seen on up to this many times the ground, so it is sharper."""
 
 
 class _Imagery:
@@ -148,6 +152,8 @@ class SimulatedPhotos(_Views):
 
         rgb = view.astype(np.float32) / np.float32(255)
         rgb = changed(rgb, step_m, config, rng)
+        if config.detail_m:
+            rgb = other_detail(rgb, self._elsewhere(rng), step_m, config, rng)
         rgb = relit(rgb, step_m, config, rng)
         rgb = resolved(rgb, step_m, config, rng)
         image = recorded(rgb, config, rng)
@@ -155,6 +161,18 @@ class SimulatedPhotos(_Views):
             # As the runtime fills ground that the camera did not see.
             image[mask == 0] = np.round(cv2.mean(image, mask)[:3])
         return image
+
+    def _elsewhere(self, rng: np.random.Generator) -> F32:
+        """Imagery of another place, from farther above: as sharp as a photograph from here."""
+        row = int(rng.integers(len(self)))
+        patch = self.imagery.store.patch(
+            float(self.lat_deg[row]),
+            float(self.lon_deg[row]),
+            size_m=self.size_m * rng.uniform(1, _FARTHER),
+            size_px=self.size_px,
+        )
+        turned = np.rot90(patch.image, int(rng.integers(4)))
+        return np.asarray(turned, np.float32) / np.float32(255)
 
 
 def imagery_pairs(

@@ -9,7 +9,7 @@ from train.simulated_changes import changed
 from train.simulated_config import SimulationConfig
 from train.simulated_fields import smooth_field
 from train.simulated_light import another_season, cast_shadows, other_materials, relit
-from train.simulated_sharpness import blurred, recorded, resolved
+from train.simulated_sharpness import blurred, other_detail, recorded, resolved
 
 F32 = npt.NDArray[np.float32]
 STEP_M = 0.5
@@ -183,6 +183,28 @@ def test_views_come_out_both_softer_and_sharper_than_the_imagery(ground: F32) ->
     ]
     assert min(after) < 0.7 * energy(ground)
     assert max(after) > 1.2 * energy(ground)
+
+
+def test_exchanged_detail_leaves_what_is_coarser(ground: F32) -> None:
+    elsewhere = np.random.default_rng(9).uniform(0, 1, ground.shape).astype(np.float32)
+    config = replace(NOTHING, detail_m=1.0, lost_detail=1.0, foreign_detail=0.2)
+    own, foreign = [], []
+    for seed in range(20):
+        grey = np.float32(0.25) + ground / np.float32(2)  # Nothing is clipped.
+        after = other_detail(grey, elsewhere, STEP_M, config, np.random.default_rng(seed))
+        assert np.abs(blurred(after - grey, 4.0)).mean() < 0.01
+        change = (after - grey).ravel()
+        own.append(np.corrcoef(change, (grey - blurred(grey, 1.0)).ravel())[0, 1])
+        foreign.append(np.corrcoef(change, (elsewhere - blurred(elsewhere, 1.0)).ravel())[0, 1])
+    # Its own detail goes, detail of the other place comes; which weighs more differs.
+    assert np.mean(own) < -0.1
+    assert np.mean(foreign) > 0.4
+
+
+def test_detail_that_is_neither_lost_nor_brought_stays(ground: F32) -> None:
+    config = replace(NOTHING, detail_m=1.0)
+    after = other_detail(ground, 1 - ground, STEP_M, config, np.random.default_rng(0))
+    assert np.abs(after - ground).max() < 1e-6
 
 
 def test_a_blur_keeps_the_mean_and_a_tiny_one_keeps_all(ground: F32) -> None:
