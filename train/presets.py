@@ -65,25 +65,26 @@ FOLDER = replace(UNIVERSITY1652, epochs=10, warmup_epochs=1.0, ground_size_m=100
 WORLD = TrainConfig(evaluate_epochs=4)
 
 ADAPT = TrainConfig(
-    epochs=4,
-    batch_size=24,
-    learning_rate=5e-4,
+    epochs=5,
+    batch_size=96,
+    learning_rate=1e-3,
     warmup_epochs=0.4,
     label_smoothing=0.02,
     temperature=0.04,
     freeze_norms=True,
-    ema_decay=0.98,
+    ema_decay=0.9,
     sampling="both",
     neighbours=64,
-    select=8,
+    select=32,
     refresh_epochs=1,
     exclude="overlap",
     exclude_overlap=0.55,
     recolour=0.0,
 )
-"""To the imagery of one area, from weights that have seen the world. Hard negatives matter: 24
-places drawn by chance are soon told apart. Tiles that share most of their ground are no negatives;
-those that share some are, because an index is full of them. Colours are the simulation's work."""
+"""To the imagery of one area, from weights that have seen the world (docs/adapting.md). Many and
+hard negatives matter: a few places drawn by chance are soon told apart, and some tile of the map
+stays everyone's nearest. Tiles that share most of their ground are no negatives; those that share
+some are, because an index is full of them. Colours are the simulation's work."""
 
 PRESETS: dict[str, TrainConfig] = {
     "cvusa": CVUSA,
