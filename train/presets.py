@@ -65,14 +65,14 @@ FOLDER = replace(UNIVERSITY1652, epochs=10, warmup_epochs=1.0, ground_size_m=100
 WORLD = TrainConfig(evaluate_epochs=4)
 
 ADAPT = TrainConfig(
-    epochs=5,
+    epochs=14,
     batch_size=96,
     learning_rate=1e-3,
     warmup_epochs=0.4,
     label_smoothing=0.02,
     temperature=0.04,
     freeze_norms=True,
-    ema_decay=0.9,
+    ema_decay=0.95,
     sampling="both",
     neighbours=64,
     select=32,
