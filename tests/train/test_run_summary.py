@@ -106,11 +106,14 @@ def epochs(count: int, *, steps: int = 7, **values: Any) -> list[dict[str, Any]]
             sampler="distance on the ground" if k < 4 else f"similarity after epoch {k // 4 * 4}",
             learning_rate=float(rng.uniform(1e-5, 1e-3)),
             temperature=float(rng.uniform(0.01, 0.07)),
+            wall_s=0.0,
             waiting=float(rng.uniform(0, 0.2)),
         )
         for k in range(count)
     ]
-    return [{**asdict(report), **values} for report in reports]
+    # Without `wall_s`, as histories of before it was kept.
+    rows = [{k: v for k, v in asdict(report).items() if k != "wall_s"} for report in reports]
+    return [{**row, **values} for row in rows]
 
 
 def steps_of(history: Sequence[dict[str, Any]], *, more: int = 0) -> list[Step]:
