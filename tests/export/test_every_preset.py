@@ -12,6 +12,8 @@ from train.cli import main as train
 from train.encoder import load_checkpoint
 from train.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = sorted(
     name for name in set(PRESETS) - {"world", "imagery"} if not name.startswith("sues200-")
 )

@@ -21,7 +21,7 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 MakeRaster = Callable[..., Any]
 
-PROJECTION = np.random.default_rng(5).normal(size=(16 * 16 * 3, 32))
+PROJECTION = np.random.default_rng(5).normal(size=(16 * 16 * 3, 96))  # As long as the bundle says.
 
 
 class Thumbnails:
