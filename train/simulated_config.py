@@ -103,12 +103,12 @@ class SimulationConfig:
     """Sigma of a blur of the tile, the other way to a photograph that is sharper."""
     tile_relit: float = 0.0
     """Probability that a tile has another season, light and tone, too."""
-    detail_m: float = 1.5
+    detail_m: float = 0.8
     """Detail finer than about this is exchanged: what a photograph resolves and imagery does not,
     and what two days do not share, is mostly this fine."""
-    lost_detail: float = 0.8
+    lost_detail: float = 0.3
     """Share of the imagery's own detail that the photograph does not have."""
-    foreign_detail: float = 0.8
+    foreign_detail: float = 0.4
     """Strength of detail from elsewhere on the imagery in its place."""
     texture: float = 0.03
     """Fine detail that imagery does not have, standard deviation in 0..1."""
