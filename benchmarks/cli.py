@@ -446,7 +446,7 @@ def _latency(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace) -> None:
     from benchmarks.accuracy import read_log
     from benchmarks.latency import stage_rows
-    from benchmarks.report import ReportSources, write_report
+    from benchmarks.report import ReportSources, read_evaluation, write_report
     from benchmarks.tables import print_accuracy, print_stages
 
     sources = ReportSources(
@@ -470,10 +470,8 @@ def _report(args: argparse.Namespace) -> None:
     print_stages(stage_rows(fixes, "all flights" if len(sources.flights) > 1 else rows[0].flight))
     print(f"embedded by {', '.join(sorted({fix.engine_id for fix in fixes}))}")
     if args.eval is not None:
-        found = json.loads(args.eval.read_text())
-        print(
-            f"retrieval alone, photo to tile: R@1 {found['r_at_1']:.1%} of {found['gallery']} tiles"
-        )
+        found = read_evaluation(args.eval)
+        print(f"retrieval alone, photo to tile: R@1 {found.r_at_1:.1%} of {found.gallery} tiles")
     size_mib = args.out.stat().st_size / 2**20
     print(f"{args.out}: {size_mib:.1f} MiB, needs no network")
     print(f"next: open {shlex.quote(str(args.out))} in a browser")

@@ -145,15 +145,21 @@ def write_report(sources: ReportSources, out: Path) -> list[AccuracyRow]:
 
 
 def read_evaluation(path: Path) -> Retrieval:
-    """Read retrieval figures: a JSON object with `r_at_1` (share) and `gallery` (tiles).
+    """Read retrieval figures, as `python -m train eval --out` writes them.
+
+    Args:
+        path: JSON list of objects with `r_at_1` (share) and `gallery` (tiles), of which the first
+            counts; one such object alone will do.
 
     Raises:
         InputError: unreadable, a key is missing, or the share is not within 0..1.
     """
     try:
         value = json.loads(path.read_text())
+        if isinstance(value, list):
+            value = value[0]
         found = Retrieval(float(value["r_at_1"]), int(value["gallery"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         msg = f"{path} is no evaluation ({error!r}); expected JSON with r_at_1 and gallery"
         raise InputError(msg) from error
     if not (math.isfinite(found.r_at_1) and 0 <= found.r_at_1 <= 1 and found.gallery > 0):

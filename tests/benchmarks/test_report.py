@@ -227,3 +227,12 @@ def test_latency_rows_reach_the_page(
     assert "777" in text
     assert EMULATED_FP16 in text
     assert "A board" in text
+
+
+def test_the_first_task_of_an_evaluation_counts(tmp_path: Path) -> None:
+    path = tmp_path / "eval.json"
+    path.write_text('[{"task": "a", "r_at_1": 0.5, "gallery": 20}, {"r_at_1": 0.1, "gallery": 3}]')
+    assert read_evaluation(path) == (0.5, 20)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="is no evaluation"):
+        read_evaluation(path)
