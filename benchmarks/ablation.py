@@ -8,9 +8,8 @@ held-out flights against a grid of tiles over their whole map, as an index holds
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -376,10 +375,22 @@ def _trained(
     """A variant's encoder, trained now or before, and the seconds it took."""
     label = "".join(c if c.isalnum() else "_" for c in variant.name)
     out = work / f"{label}_{seed}"
-    if (out / "manifest.json").is_file():
-        opened = load_checkpoint(out)
-        if len(opened.config["history"]) == config.epochs:
-            return opened.encoder, float(opened.config["seconds"])
+    if not _finished(out, config):
+        _train(variant, config, seed, ground, work, out)
+    opened = load_checkpoint(out)
+    return opened.encoder, sum(epoch["wall_s"] for epoch in opened.config["history"])
+
+
+def _finished(out: Path, config: TrainConfig) -> bool:
+    """Whether a run of so many epochs lies there already."""
+    if not (out / "manifest.json").is_file():
+        return False
+    return len(load_checkpoint(out).config["history"]) == config.epochs
+
+
+def _train(
+    variant: Variant, config: TrainConfig, seed: int, ground: Ground, work: Path, out: Path
+) -> None:
     teacher = None
     if variant.distils:
         torch.manual_seed(seed)
@@ -395,36 +406,22 @@ def _trained(
             teacher = _teacher(seed, ground, work)
     else:
         encoder = _start(seed, ground, work)
-    began = time.perf_counter()
-    trained = fit(
+    fit(
         encoder,
         ground.training,
         config,
         out,
         teacher=teacher,
-        extra={"variant": variant.name, "seconds": 0.0},
+        extra={"variant": variant.name},
         resume=(run_folder(out) / "state").is_dir(),
     )
-    seconds = time.perf_counter() - began
-    _note_seconds(out, trained, config, seconds)
-    return trained, seconds
-
-
-def _note_seconds(out: Path, encoder: Encoder, config: TrainConfig, seconds: float) -> None:
-    from train.encoder import save_checkpoint
-
-    kept = load_checkpoint(out).config
-    extra = {"training": asdict(config), "history": kept["history"], "seconds": seconds}
-    save_checkpoint(out, encoder, extra)
 
 
 def _start(seed: int, ground: Ground, work: Path) -> Encoder:
     """The encoder every variant of a seed goes on from."""
     out, config = work / f"start_{seed}", replace(with_settings(START, ground.settings), seed=seed)
-    if (out / "manifest.json").is_file():
-        opened = load_checkpoint(out)
-        if len(opened.config["history"]) == config.epochs:
-            return opened.encoder
+    if _finished(out, config):
+        return load_checkpoint(out).encoder
     encoder = load_checkpoint(ground.start).encoder
     encoder.spec = replace(
         encoder.spec,

@@ -87,7 +87,7 @@ class SamplingRow(Provenance):
 def run(
     cases: Sequence[Case] = CASES, *, runs: int = 3, embedding_size: int = 64, shrink: int = 1
 ) -> list[SamplingRow]:
-    """Measure and print a table.
+    """Measure every case.
 
     Args:
         cases: what to measure.
@@ -108,7 +108,6 @@ def run(
         # Spawned, not forked: a fork would start with this process's memory.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
             rows.append(fresh.submit(_measure, smaller, runs, embedding_size).result())
-    print_sampling(rows)
     return rows
 
 
