@@ -4,14 +4,7 @@ Every read takes the imagery at a place, lets the drone's camera see it with an 
 changes season, light, sharpness and what moves, and puts it through the runtime's ground view.
 """
 
-import contextlib
 import math
-import os
-import shutil
-import sqlite3
-import tempfile
-import threading
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +15,9 @@ import numpy.typing as npt
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import ImageryStore
-from edge_runtime.satellite_imagery import Progress, write_mbtiles
+from edge_runtime.satellite_imagery import Progress
 from train.config import MARGIN
+from train.mbtiles_file import MbtilesFile, as_mbtiles
 from train.pair_table import ImageSet, PairTable
 from train.simulated_camera import exposure, relief, seen_ground
 from train.simulated_changes import changed
@@ -43,43 +37,11 @@ _FARTHER = 3.0
 """Detail is taken from imagery seen on up to this many times the ground, so it is sharper."""
 
 
-class _Imagery:
-    """An MBTiles file, opened once per thread and process, in a scratch folder or not."""
-
-    def __init__(self, path: Path, scratch: Path | None = None) -> None:
-        self.path = path
-        # SQLite connections must cross neither threads nor forks.
-        self._stores: dict[tuple[int, int], ImageryStore] = {}
-        weakref.finalize(self, _release, self._stores, scratch, os.getpid())
-
-    @property
-    def store(self) -> ImageryStore:
-        owner = (os.getpid(), threading.get_ident())
-        if owner not in self._stores:
-            self._stores[owner] = ImageryStore(self.path)
-        return self._stores[owner]
-
-    def __reduce__(self) -> tuple[type["_Imagery"], tuple[Path]]:
-        """Only the path travels to other processes; the scratch folder stays with this one."""
-        return _Imagery, (self.path,)
-
-
-def _release(
-    stores: dict[tuple[int, int], ImageryStore], scratch: Path | None, owner_pid: int
-) -> None:
-    for store in stores.values():
-        with contextlib.suppress(sqlite3.ProgrammingError):  # Of another thread.
-            store.close()
-    # A forked worker that is done with its copy must not take the folder from the others.
-    if scratch is not None and os.getpid() == owner_pid:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Views:
     """Squares of ground around given places."""
 
-    imagery: _Imagery
+    imagery: MbtilesFile
     lat_deg: F64
     lon_deg: F64
     config: SimulationConfig
@@ -203,12 +165,7 @@ def imagery_pairs(
         ImageryError: unusable imagery.
         InputError: it holds too few places of this size, or the camera sees none.
     """
-    if imagery.suffix.lower() == ".mbtiles":
-        source = _Imagery(imagery)
-    else:
-        scratch = Path(tempfile.mkdtemp(prefix="skyfix-imagery-"))
-        source = _Imagery(scratch / "imagery.mbtiles", scratch)
-        write_mbtiles([imagery], source.path, progress=progress)
+    source = as_mbtiles([imagery], progress=progress)
     rng = np.random.default_rng(seed)
     lat, lon = scattered_places(source.store, ground_size_m, count, rng)
     big_px = round(size_px * MARGIN)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.rows import append_rows, read_rows
-from benchmarks.sampling import CASES, Case, run
+from benchmarks.sampling import CASES, Case, print_sampling, run
 from edge_runtime.errors import InputError
 
 
@@ -18,6 +18,7 @@ def test_every_case_is_measured_in_a_process_of_its_own(
         assert row.peak_mib is None or 0 <= row.peak_mib < 500
         assert (row.embedding_size == 8) == (row.what in ("similarity", "metrics"))
         assert (row.left_out_pairs is not None) == (row.what == "epoch")
+    print_sampling(rows)
     printed = capsys.readouterr().out
     assert all(f" {row.like} " in printed for row in rows)
     assert "2 runs each, embeddings of 8 numbers" in printed

@@ -11,12 +11,7 @@ laid out like this; without them the same photographs serve for both.
 
 import csv
 import math
-import os
-import shutil
 import struct
-import tempfile
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +24,7 @@ from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import check_lat_lon
 from edge_runtime.imagery import ImageryStore
 from train.datasets.layout import Note, Publication, images_in, warn
+from train.mbtiles_file import MbtilesFile, as_mbtiles
 from train.pair_table import (
     Geometry,
     ImageFiles,
@@ -238,7 +234,7 @@ class Folder:
 class ImageryTiles:
     """Squares of an MBTiles file, cut when asked for. Threads and processes may share it."""
 
-    def __init__(self, mbtiles: "MbtilesFile", squares: F64, size_px: int) -> None:
+    def __init__(self, mbtiles: MbtilesFile, squares: F64, size_px: int) -> None:
         """Refer to the file; it is opened by who reads.
 
         Args:
@@ -256,7 +252,7 @@ class ImageryTiles:
         """Cut a square; see `ImageSource`. Black where there is no imagery."""
         lat_deg, lon_deg, size_m = map(float, self._squares[row])
         try:
-            store = self._mbtiles.store()
+            store = self._mbtiles.store
             return store.patch(lat_deg, lon_deg, size_m=size_m, size_px=self._size_px).image
         except ImageryError as error:
             raise UnreadableImageError(str(error)) from error
@@ -283,43 +279,6 @@ class ImageryTiles:
         return ImageryTiles(self._mbtiles, self._squares[rows], self._size_px)
 
 
-class MbtilesFile:
-    """An MBTiles file that each thread of each process opens for itself."""
-
-    def __init__(self, path: Path, *, temporary: bool = False) -> None:
-        """Refer to a file.
-
-        Args:
-            path: the file.
-            temporary: its folder is removed with this object, by the process that made it.
-        """
-        self.path = path
-        self._opened = threading.local()
-        if temporary:
-            weakref.finalize(self, _remove, path.parent, os.getpid())
-
-    def store(self) -> ImageryStore:
-        """The file, opened.
-
-        Raises:
-            ImageryError: not an MBTiles file.
-        """
-        # SQLite connections must not be used by another thread, nor after a fork.
-        if getattr(self._opened, "process", None) != os.getpid():
-            self._opened.store = ImageryStore(self.path)
-            self._opened.process = os.getpid()
-        store: ImageryStore = self._opened.store
-        return store
-
-    def __getstate__(self) -> Path:
-        """What another process needs; it never removes the file."""
-        return self.path
-
-    def __setstate__(self, path: Path) -> None:
-        """Refer to the file."""
-        self.path, self._opened = path, threading.local()
-
-
 def find_imagery(root: Path) -> list[Path]:
     """Rasters named `imagery.*`, or in a folder `imagery`."""
     folder = root / "imagery"
@@ -331,30 +290,6 @@ def find_imagery(root: Path) -> list[Path]:
         and path.suffix.lower() not in _NO_IMAGERY
         and not path.name.startswith(".")
     )
-
-
-def as_mbtiles(imagery: Sequence[Path]) -> MbtilesFile:
-    """One MBTiles file as it is; other rasters as a temporary one.
-
-    Raises:
-        ImageryError: the imagery cannot be read or is not georeferenced.
-        InputError: an MBTiles file among others.
-    """
-    from edge_runtime.satellite_imagery import write_mbtiles
-
-    ready = [path for path in imagery if path.suffix.lower() == ".mbtiles"]
-    if ready and len(imagery) > 1:
-        msg = f"{ready[0]} lies among {len(imagery)} rasters; expected it alone, or none"
-        raise InputError(msg)
-    if ready:
-        return MbtilesFile(ready[0])
-    scratch = Path(tempfile.mkdtemp(prefix="skyfix-imagery-"))
-    try:
-        write_mbtiles(imagery, scratch / "imagery.mbtiles")
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    return MbtilesFile(scratch / "imagery.mbtiles", temporary=True)
 
 
 def read_positions(path: Path) -> dict[str, Position]:
@@ -419,8 +354,3 @@ def _degrees(parts: Sequence[float]) -> float:
 
 def _part(root: Path, part: str) -> Path:
     return root / part if (root / part / "photos").is_dir() else root
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # A forked child has a copy of the object, but not of the folder.
-        shutil.rmtree(folder, ignore_errors=True)

@@ -28,12 +28,12 @@ from tests.train.datasets.tiny_datasets import (
 from train.datasets.folder import (
     Folder,
     ImageryTiles,
-    MbtilesFile,
     exif_position,
     find_imagery,
     read_positions,
 )
 from train.datasets.layout import images_in
+from train.mbtiles_file import MbtilesFile
 from train.pair_table import UnreadableImageError
 
 U8 = npt.NDArray[np.uint8]
