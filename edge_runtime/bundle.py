@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,7 +15,8 @@ from edge_runtime.preprocess import EncoderSpec, spec_from_json
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBES = "probes.npz"
 
 
@@ -78,22 +79,42 @@ class Bundle:
         Raises:
             BundleError: missing, unreadable, none, or not in the encoder's shape.
         """
-        path = self.manifest.path_of(self.root, PROBES, error=BundleError)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                images, embeddings = archive["images"], archive["embeddings"]
-        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-            msg = (
-                f"{path} cannot be read as probes ({error}); expected images and embeddings. "
-                "Export the bundle again"
-            )
-            raise BundleError(msg) from error
+        images, embeddings = self._probe_arrays("images", "embeddings")
         expected, size = (self.spec.height_px, self.spec.width_px, 3), self.spec.embedding_size
         count = len(images) if images.shape[1:] == expected else 0
         if count == 0 or embeddings.shape != (count, size):
             msg = (
-                f"{path} holds {images.shape} and {embeddings.shape}; with P >= 1, expected "
-                f"(P, {', '.join(map(str, expected))}) and (P, {size}). Export the bundle again"
+                f"{self.root / PROBES} holds {images.shape} and {embeddings.shape}; with P >= 1, "
+                f"expected (P, {', '.join(map(str, expected))}) and (P, {size}). Export the bundle "
+                "again"
             )
             raise BundleError(msg)
         return images, embeddings
+
+    def resize_probes(self) -> tuple[U8, U8]:
+        """Pictures (R, h, w, 3) of another size and what resizing made of them at export.
+
+        Raises:
+            BundleError: missing, unreadable, none, or not in the encoder's shape.
+        """
+        raw, resized = self._probe_arrays("raw", "resized")
+        expected = (self.spec.height_px, self.spec.width_px, 3)
+        if len(raw) == 0 or resized.shape != (len(raw), *expected):
+            msg = (
+                f"{self.root / PROBES} holds {raw.shape} to be resized and {resized.shape}; "
+                f"expected R >= 1 of each, the latter {expected}. Export the bundle again"
+            )
+            raise BundleError(msg)
+        return raw, resized
+
+    def _probe_arrays(self, one: str, other: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        path = self.manifest.path_of(self.root, PROBES, error=BundleError)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                return archive[one], archive[other]
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            msg = (
+                f"{path} cannot be read as probes ({error}); expected {one} and {other}. "
+                "Export the bundle again"
+            )
+            raise BundleError(msg) from error

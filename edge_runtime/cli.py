@@ -209,8 +209,10 @@ def _bundle_verify(args: argparse.Namespace) -> int:
     print(f"{args.bundle}: {bundle.id}, {bundle.spec.architecture}, every file as it was written")
     for precision in sorted(bundle.precisions):
         backend = open_backend(bundle, args.backend, precision=precision)
-        cosine = check_probes(bundle, backend)
-        print(f"{precision} on {backend.info.provider}: lowest probe cosine {cosine:.6f}")
+        report = check_probes(bundle, backend)
+        print(
+            f"{precision} on {backend.info.provider}: lowest probe cosine {report.min_cosine:.6f}"
+        )
         backend.close()
     return 0
 

@@ -149,7 +149,7 @@ def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Fi
         try:
             bundle = Bundle.open(bundle_root)
             backend = open_backend(bundle)
-            cosine = check_probes(bundle, backend)
+            cosine = check_probes(bundle, backend).min_cosine
             info = backend.info
             backend.close()
         except SkyfixError as error:

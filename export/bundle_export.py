@@ -12,9 +12,9 @@ import torch
 from edge_runtime.artefact import writing_artefact
 from edge_runtime.bundle import PROBES, Precision
 from edge_runtime.errors import GateError, InputError
-from export.gates import GateReport, run_gates
+from edge_runtime.gates import GateReport, run_gates
 from export.onnx_encoder import export_onnx
-from export.probes import probe_images
+from export.probes import probe_images, resize_probes
 from train.encoder import load_checkpoint
 
 Say = Callable[[str], None]
@@ -80,7 +80,8 @@ def export_bundle(
         "precisions": {},
     }
     with writing_artefact(out, "bundle", meta) as folder:
-        np.savez(folder / PROBES, images=images, embeddings=reference)
+        raw, resized = resize_probes(opened.encoder.spec)
+        np.savez(folder / PROBES, images=images, embeddings=reference, raw=raw, resized=resized)
         for precision in precisions:
             path = folder / f"encoder.{precision}.onnx"
             try:

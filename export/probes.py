@@ -1,6 +1,7 @@
 """Probe images: what a backend must embed correctly before it may fly."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,18 @@ def probe_images(paths: Sequence[Path], spec: EncoderSpec, *, made_up: int = 16)
     rng = np.random.default_rng(1652)
     images += [_made_up(rng, spec) for _ in range(made_up)]
     return np.stack(images)
+
+
+def resize_probes(spec: EncoderSpec) -> tuple[U8, U8]:
+    """Made-up pictures of another size and aspect, and what resizing makes of them here.
+
+    Returns:
+        (2, h, w, 3) and (2, H, W, 3) uint8, RGB.
+    """
+    larger = replace(spec, height_px=spec.height_px * 3 // 2, width_px=spec.width_px * 2 + 1)
+    rng = np.random.default_rng(384)
+    raw = np.stack([_made_up(rng, larger) for _ in range(2)])
+    return raw, np.stack([resize_to_encoder(image, spec) for image in raw])
 
 
 def _made_up(rng: np.random.Generator, spec: EncoderSpec) -> U8:

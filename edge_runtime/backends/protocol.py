@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle import Bundle, Precision
-from edge_runtime.errors import BackendError, BundleError, InputError, SkyfixError
+from edge_runtime.errors import BackendError, BundleError, GateError, InputError, SkyfixError
+from edge_runtime.gates import GateReport, gate_encoder
+from edge_runtime.preprocess import resize_to_encoder
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -106,57 +108,50 @@ def open_backend(
     return backend
 
 
-def check_probes(bundle: Bundle, backend: Backend) -> float:
-    """Embed the bundle's probe images and compare them with the trained encoder's answers.
+def check_probes(bundle: Bundle, backend: Backend) -> GateReport:
+    """Embed the bundle's probe images and put the answers through the gates of their precision.
+
+    The resize before the encoder is checked too: OpenCV builds of one version may differ in it.
 
     Returns:
-        The lowest cosine similarity over the probes.
+        What the gates measured.
 
     Raises:
-        BackendError: below the precision's threshold, of another shape, not finite, not of unit
-            length, or all alike.
+        BackendError: the answers differ from the trained encoder's, are of another shape, not
+            finite, not of unit length or all alike, or this OpenCV resizes otherwise.
         BundleError: no probes to compare with.
     """
+    check_resize(bundle)
     images, reference = bundle.probes()
-    limit = PROBE_MIN_COSINE[backend.info.precision]
-    found = np.concatenate([backend.embed(images[k : k + 1]) for k in range(len(images))])
-    where = f"{backend.info.provider} {backend.info.precision}"
-    if found.shape != reference.shape:
-        msg = (
-            f"{where} gives embeddings of shape {found.shape} on the probes of {bundle.root}; "
-            f"expected {reference.shape}. Export the bundle again"
-        )
-        raise BackendError(msg)
-    if not np.isfinite(found).all():
-        msg = f"{where} gives non-finite embeddings on the probes of {bundle.root}; use another"
-        raise BackendError(f"{msg} backend or precision, or export the bundle again")
-    off = length_error(found)
-    if off > MAX_LENGTH_ERROR:
-        msg = (
-            f"{where} gives embeddings on the probes of {bundle.root} whose length is off by "
-            f"{off:.1e}; expected unit length within {MAX_LENGTH_ERROR}. Export the bundle again"
-        )
-        raise BackendError(msg)
-    lowest = float(np.min(np.sum(found * reference, axis=1)))
-    if not lowest >= limit:
-        msg = (
-            f"{where} differs from the trained encoder on the probes of {bundle.root}: lowest "
-            "cosine "
-            f"{lowest:.5f}, expected at least {limit}. Use another backend or precision"
-        )
-        raise BackendError(msg)
-    if len(found) > 1 and float(np.ptp(found, axis=0).max()) < 1e-4:
-        msg = f"{where} gives the same embedding for every probe of {bundle.root}"
-        raise BackendError(f"{msg}; export the bundle again")
-    return lowest
+    precision = backend.info.precision
+    where = f"{backend.info.provider} {precision} on the probes of {bundle.root}"
+    try:
+        return gate_encoder(backend.embed, images, reference, precision, where=where)
+    except GateError as error:
+        msg = f"{error}. Use another backend or precision, or export the bundle again"
+        raise BackendError(msg) from error
 
 
-def length_error(embeddings: F32) -> float:
-    """Largest deviation of any embedding's length from one."""
-    return float(np.abs(np.linalg.norm(embeddings, axis=1) - 1.0).max())
+def check_resize(bundle: Bundle) -> None:
+    """Resize the bundle's raw probes with this machine's OpenCV and compare.
+
+    Raises:
+        BackendError: pixels differ by more than rounding.
+        BundleError: no such probes.
+    """
+    raw, expected = bundle.resize_probes()
+    for image, wanted in zip(raw, expected, strict=True):
+        found = resize_to_encoder(image, bundle.spec)
+        off = int(np.abs(found.astype(np.int16) - wanted).max())
+        if off > MAX_RESIZE_ERROR:
+            msg = (
+                f"this machine's OpenCV resizes a test picture of {bundle.root} with pixels up to "
+                f"{off} of 255 off, expected at most {MAX_RESIZE_ERROR}: the encoder would see "
+                "other images than in training. Install another OpenCV, as "
+                "pip install 'skyfix[opencv]'"
+            )
+            raise BackendError(msg)
 
 
-MAX_LENGTH_ERROR = 1e-3
-"""Embeddings must have unit length within this: only then is a scalar product a cosine."""
-PROBE_MIN_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.9995}
-"""Lowest cosine similarity to the trained encoder that a precision may show on any probe."""
+MAX_RESIZE_ERROR = 2
+"""Levels of 255 by which builds of OpenCV may round a bilinear resize differently."""

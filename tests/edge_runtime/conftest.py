@@ -21,7 +21,7 @@ from edge_runtime.artefact import writing_artefact
 from edge_runtime.backends.protocol import BackendInfo
 from edge_runtime.bundle import PROBES, Bundle
 from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
-from edge_runtime.preprocess import EncoderSpec
+from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
 from edge_runtime.satellite_index import (
     CENTRE,
     EMBEDDINGS,
@@ -201,7 +201,9 @@ def make_bundle() -> Callable[..., Path]:
         } | meta
         with writing_artefact(root, "bundle", whole) as folder:
             answers = embedded_slowly(images) if embeddings is None else embeddings
-            np.savez(folder / PROBES, images=images, embeddings=answers)
+            raw = np.random.default_rng(3).integers(0, 256, (2, 45, 61, 3), np.uint8)
+            resized = np.stack([resize_to_encoder(image, SPEC) for image in raw])
+            np.savez(folder / PROBES, images=images, embeddings=answers, raw=raw, resized=resized)
             data = encoder_onnx(WEIGHTS) if onnx is None else onnx
             (folder / "encoder.fp32.onnx").write_bytes(data)
         return root

@@ -20,8 +20,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.gates import GateReport
 from export.bundle_export import ExportedBundle, export_bundle
-from export.gates import GateReport
 from train.encoder import Encoder, load_checkpoint, new_encoder, save_checkpoint
 
 U8 = npt.NDArray[np.uint8]

@@ -1,17 +1,19 @@
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from edge_runtime.errors import GateError
+from edge_runtime.backends.protocol import check_resize
+from edge_runtime.bundle import Bundle
+from edge_runtime.errors import BackendError, GateError
+from edge_runtime.gates import gate_encoder, run_gates
 from edge_runtime.preprocess import EncoderSpec
-from export.gates import MIN_TOP1_AGREEMENT, run_gates
-from export.probes import MAX_PROBES, probe_images
+from export.probes import MAX_PROBES, probe_images, resize_probes
 from train.encoder import Encoder
 
 U8 = npt.NDArray[np.uint8]
@@ -21,10 +23,6 @@ Export = Callable[[str], Any]
 
 def unit(rows: npt.NDArray[Any]) -> F32:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def spread_rows(count: int = 40, size: int = 24, seed: int = 1) -> F32:
-    return unit(np.random.default_rng(seed).normal(size=(count, size)))
 
 
 def refused(found: F32, reference: F32, precision: Any = "fp32") -> str:
@@ -41,110 +39,6 @@ def number_after(text: str, line: str) -> float:
     found = re.search(re.escape(text) + r"\s*(-?[\d.]+(?:e[+-]?\d+)?)", line)
     assert found, line
     return float(found[1])
-
-
-# --- a sound export ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_same_embeddings_pass(precision: Any) -> None:
-    report = run_gates(spread_rows(), spread_rows(), precision)
-    assert report.precision == precision
-    assert report.probes == 40
-    assert report.min_cosine == pytest.approx(1.0, abs=1e-6)
-    assert report.min_cosine <= report.p1_cosine <= 1.0 + 1e-6
-    assert report.top1_agreement == 1.0
-    assert json.loads(json.dumps(report.to_json())) == report.to_json()
-
-
-def test_rounding_of_half_precision_passes_as_fp16() -> None:
-    reference = spread_rows()
-    found = unit(reference.astype(np.float16).astype(np.float32))
-    assert run_gates(found, reference, "fp16").min_cosine > 0.9999
-
-
-def test_half_precision_may_differ_more_than_full_precision() -> None:
-    reference = spread_rows()
-    noise = 0.02 * spread_rows(seed=2)
-    found = unit(reference + noise)
-    assert run_gates(found, reference, "fp16").min_cosine < 0.9999
-    assert "expected >= 0.9999" in refused(found, reference, "fp32")
-
-
-# --- planted faults in the embeddings ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_value_that_is_not_finite_is_caught(value: float) -> None:
-    found = spread_rows()
-    found[7, 3] = value
-    assert "1 of 40 probes gave a non-finite embedding" in refused(found, spread_rows())
-
-
-def test_only_nan_is_caught() -> None:
-    found = np.full((40, 24), np.nan, np.float32)
-    assert "40 of 40 probes" in refused(found, spread_rows())
-
-
-def test_a_constant_embedding_is_caught_even_where_the_trained_encoder_gives_it_too() -> None:
-    constant = unit(np.ones((40, 24)))
-    assert "constant" in refused(constant, spread_rows())
-    assert "constant" in refused(constant, constant)
-
-
-def test_a_trained_encoder_that_gives_nan_passes_nothing() -> None:
-    refused(spread_rows(), np.full((40, 24), np.nan, np.float32))
-
-
-@pytest.mark.parametrize("scale", [0.1, 0.99, 1.01, 30.0])
-def test_embeddings_that_are_not_of_unit_length_are_caught_with_how_far_off_they_are(
-    scale: float,
-) -> None:
-    line = refused(scale * spread_rows(), spread_rows())
-    assert number_after("off by", line) == pytest.approx(abs(scale - 1), rel=0.06)
-
-
-def test_one_embedding_of_another_length_is_caught() -> None:
-    found = spread_rows()
-    found[9] *= 1.5
-    assert number_after("off by", refused(found, spread_rows())) == pytest.approx(0.5, rel=0.05)
-
-
-def test_one_wrong_probe_of_many_is_caught_with_its_cosine() -> None:
-    found = spread_rows()
-    found[11] = found[12]
-    expected = float(found[12] @ spread_rows()[11])
-    line = refused(found, spread_rows())
-    assert number_after("trained encoder", line) == pytest.approx(expected, abs=1e-5)
-
-
-def test_neighbours_that_changed_are_caught_though_every_cosine_is_high() -> None:
-    # All rows lie so close together that noise below the cosine's limit reorders them.
-    rng = np.random.default_rng(3)
-    reference = unit(10.0 + 0.01 * rng.normal(size=(60, 24)))
-    found = unit(reference + 0.0005 * rng.normal(size=(60, 24)))
-    line = refused(found, reference)
-    assert "keep their nearest neighbour" in line
-    assert f"expected >= {MIN_TOP1_AGREEMENT:.0%}" in line
-    assert number_after("fp32:", line) < 97
-
-
-def test_neighbours_that_tie_where_the_trained_encoders_do_not_count_as_changed() -> None:
-    # Three of the export's probes fall together: their neighbours are a matter of luck.
-    angles = np.linspace(0, 1, 12) ** 2
-    reference = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    reference[[0, 1, 2]] = unit(
-        np.array([[1, 0, 0], [1, 1e-3, 0], [1, 0, 3e-3]])[:, :2].astype(np.float32)
-    )
-    found = reference.copy()
-    found[[0, 1, 2]] = found[0]
-    assert "keep their nearest neighbour" in refused(found, reference)
-
-
-def test_shapes_that_differ_and_too_few_probes_are_refused() -> None:
-    assert "need >= 4 probes" in refused(spread_rows(40, 24), spread_rows(40, 25))
-    assert "need >= 4 probes" in refused(spread_rows(39, 24), spread_rows(40, 24))
-    assert "need >= 4 probes" in refused(spread_rows(3), spread_rows(3))
 
 
 # --- planted faults in what the encoder sees ---------------------------------------------------
@@ -189,6 +83,29 @@ def test_an_export_that_sees_other_pixels_is_caught_on_the_made_up_probes(
     assert number_after("trained encoder", line) < 0.9995
 
 
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("channels swapped", "BGR in place of RGB"), ("rows and columns swapped", "rows and columns")],
+)
+def test_a_fault_that_can_be_undone_is_named(fault: str, named: str, exported: Export) -> None:
+    encoder = exported("test_convnext").encoder
+    images = probe_images([], encoder.spec)
+    with pytest.raises(GateError, match=named):
+        gate_encoder(lambda x: FAULTS[fault](encoder, x), images, embedded(encoder, images), "fp32")
+
+
+def test_another_resize_is_caught_by_the_bundles_raw_pictures(
+    exported: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(exported("test_resnet").bundle)
+    check_resize(bundle)
+    for wrong in (cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC):
+        with monkeypatch.context() as patch:
+            patch.setattr("edge_runtime.preprocess.cv2.INTER_LINEAR", wrong)
+            with pytest.raises(BackendError, match=r"pixels up to \d+ of 255 off"):
+                check_resize(bundle)
+
+
 # --- probes ------------------------------------------------------------------------------------
 
 SPEC = EncoderSpec(
@@ -212,8 +129,6 @@ def test_made_up_probes_are_the_same_every_time_and_all_different() -> None:
 
 
 def test_photographs_come_first_at_the_encoders_size_in_rgb(tmp_path: Any) -> None:
-    import cv2
-
     path = tmp_path / "red.png"
     cv2.imwrite(str(path), np.full((30, 50, 3), (0, 0, 250), np.uint8))
     found = probe_images([path], SPEC)
@@ -223,8 +138,6 @@ def test_photographs_come_first_at_the_encoders_size_in_rgb(tmp_path: Any) -> No
 
 @pytest.mark.parametrize("count", [1, 47, 48, 49, 200])
 def test_many_photographs_are_thinned_out_evenly(count: int, tmp_path: Any) -> None:
-    import cv2
-
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
     found = probe_images([path] * count, SPEC)
@@ -235,3 +148,10 @@ def test_a_probe_that_cannot_be_read_is_named(tmp_path: Any) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read"):
         probe_images([tmp_path / "broken.jpg"], SPEC)
+
+
+def test_pictures_to_resize_have_another_size_and_aspect() -> None:
+    raw, resized = resize_probes(SPEC)
+    assert raw.shape == (2, 72, 129, 3)
+    assert resized.shape == (2, 48, 64, 3)
+    assert np.array_equal(raw, resize_probes(SPEC)[0])
