@@ -111,7 +111,7 @@ def gate_encoder(
         reference: (P, D) embeddings by the trained encoder, unit length.
         precision: what the encoder computes in: its limits apply.
         where: begins every message; the precision by default.
-        batches: images a call.
+        batches: images a call; all probes go one by one, one batch of each larger size.
 
     Returns:
         The report of the batch size with the lowest cosine.
@@ -122,13 +122,15 @@ def gate_encoder(
     """
     reports = []
     for batch in batches:
-        parts = [embed(images[k : k + batch]) for k in range(0, len(images), batch)]
+        # One batch of a size is enough to see that its images do not get into each other's way.
+        count = len(images) if batch == 1 else min(len(images), max(batch, MIN_PROBES))
+        parts = [embed(images[k : min(k + batch, count)]) for k in range(0, count, batch)]
         name = where or precision
         try:
             reports.append(
                 run_gates(
                     np.concatenate(parts),
-                    reference,
+                    reference[:count],
                     precision,
                     where=name if batch == 1 else f"{name}, batches of {batch}",
                 )

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Bundle, Precision
-from edge_runtime.errors import GateError, ImageryError, IndexFolderError
+from edge_runtime.bundle import Precision
+from edge_runtime.errors import GateError, ImageryError
 from edge_runtime.gates import GATE_LIMITS, Embed
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import ImageryStore
@@ -90,9 +90,9 @@ class IndexGateReport:
 
 def places_of(
     index: SatelliteIndex,
-    bundle: Bundle | None,
-    embed: Embed,
+    weights_sha256: str,
     spec: EncoderSpec,
+    embed: Embed,
     *,
     seed: int = 0,
     progress: Progress = lambda _stage, _done: None,
@@ -101,23 +101,18 @@ def places_of(
 
     Args:
         index: the user's index.
-        bundle: the encoder's; None while it is still being exported.
-        embed: the trained encoder.
+        weights_sha256: of the trained encoder.
         spec: its contract.
+        embed: the trained encoder itself.
         seed: chooses the part.
         progress: told the stage and the fraction done.
     """
-    if bundle is not None:
-        try:
-            index.check_bound_to(bundle)
-        except IndexFolderError:
-            pass
-        else:
-            return Places(
-                lat_deg=np.asarray(index.tiles["lat_deg"], np.float64),
-                lon_deg=np.asarray(index.tiles["lon_deg"], np.float64),
-                search=lambda embeddings, k: index.search(embeddings, k).rows,
-            )
+    if index.difference_to(weights_sha256, spec) is None:
+        return Places(
+            lat_deg=np.asarray(index.tiles["lat_deg"], np.float64),
+            lon_deg=np.asarray(index.tiles["lon_deg"], np.float64),
+            search=lambda embeddings, k: index.search(embeddings, k).rows,
+        )
     # Rows are in Hilbert order, so a run of them is a patch of neighbouring ground.
     count = min(len(index), MAX_REEMBEDDED_TILES)
     first = int(np.random.default_rng(seed).integers(len(index) - count + 1))

@@ -17,6 +17,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.geodesy import F64, enu_offset_m, mercator_unit
 from edge_runtime.imagery import ImageryStore
+from edge_runtime.preprocess import EncoderSpec
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -120,26 +121,31 @@ class SatelliteIndex:
         Raises:
             IndexFolderError: other weights, other preprocessing or another embedding size.
         """
-        remedy = f"Make the index again with: python -m export index --bundle {bundle.root}"
-        if bundle.weights_sha256 != self._weights_sha256:
+        difference = self.difference_to(bundle.weights_sha256, bundle.spec)
+        if difference is not None:
             msg = (
-                f"{self.root} was made by encoder {self._weights_sha256[:12]}, the bundle "
-                f"{bundle.root} holds encoder {bundle.weights_sha256[:12]}. {remedy}"
+                f"{self.root} {difference[0]}, the bundle {bundle.root} {difference[1]}. Make the "
+                f"index again with: python -m export index --bundle {bundle.root}"
             )
             raise IndexFolderError(msg)
-        found = bundle.spec.preprocessing_hash()
+
+    def difference_to(self, weights_sha256: str, spec: EncoderSpec) -> tuple[str, str] | None:
+        """What the index and an encoder have of their own; None if that encoder made the index."""
+        if weights_sha256 != self._weights_sha256:
+            return (
+                f"was made by encoder {self._weights_sha256[:12]}",
+                f"holds encoder {weights_sha256[:12]}",
+            )
+        found = spec.preprocessing_hash()
         if found != self._preprocessing_sha256:
-            msg = (
-                f"{self.root} was made with preprocessing {self._preprocessing_sha256[:12]}, the "
-                f"bundle {bundle.root} uses {found[:12]}. {remedy}"
+            return (
+                f"was made with preprocessing {self._preprocessing_sha256[:12]}",
+                f"uses {found[:12]}",
             )
-            raise IndexFolderError(msg)
-        if bundle.spec.embedding_size != self.embeddings.shape[1]:
-            msg = (
-                f"{self.root} holds embeddings of {self.embeddings.shape[1]} numbers, the bundle "
-                f"{bundle.root} gives {bundle.spec.embedding_size}. {remedy}"
-            )
-            raise IndexFolderError(msg)
+        size = self.embeddings.shape[1]
+        if spec.embedding_size != size:
+            return f"holds embeddings of {size} numbers", f"gives {spec.embedding_size}"
+        return None
 
     @property
     def id(self) -> str:

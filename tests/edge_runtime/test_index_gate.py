@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,26 +47,12 @@ def quality(value: float) -> PlaceQuality:
 
 
 def looked_up(
-    index: SatelliteIndex, bundle: Bundle | None, backend: Backend, embed: Callable[[U8], F32]
+    index: SatelliteIndex, bundle: Bundle, backend: Backend, embed: Callable[[U8], F32]
 ) -> PlaceQuality:
-    spec = Bundle.open(bundle.root).spec if bundle else backend_spec(backend)
-    places = places_of(index, bundle, backend.embed, spec)
-    queries = place_queries(index, places, spec, count=60, seed=3)
+    places = places_of(index, bundle.weights_sha256, bundle.spec, backend.embed)
+    queries = place_queries(index, places, bundle.spec, count=60, seed=3)
     embeddings = embed_queries(embed, queries, stage="views", progress=lambda *_: None)
     return place_quality(embeddings, queries, places)
-
-
-def backend_spec(_backend: Backend) -> Any:
-    from edge_runtime.preprocess import EncoderSpec
-
-    return EncoderSpec(
-        architecture="thumbnail",
-        height_px=32,
-        width_px=32,
-        embedding_size=12,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
 
 
 def test_the_encoder_that_made_the_index_finds_most_places(
@@ -83,8 +68,7 @@ def test_an_index_of_another_encoder_is_embedded_anew_in_part(
     index: SatelliteIndex, bundle: Bundle, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_runtime.index_gate.MAX_REEMBEDDED_TILES", 50)
-    other = replace(bundle, weights_sha256="cd" * 32)
-    places = places_of(index, other, backend.embed, bundle.spec)
+    places = places_of(index, "cd" * 32, bundle.spec, backend.embed)
     assert len(places.lat_deg) == 50
     queries = place_queries(index, places, bundle.spec, count=40)
     embeddings = backend.embed(queries.images)
@@ -134,7 +118,7 @@ def test_ranks_and_metres_are_counted_by_hand() -> None:
 def test_views_lie_within_half_a_stride_of_their_tiles_and_are_the_same_every_time(
     index: SatelliteIndex, bundle: Bundle, backend: Backend
 ) -> None:
-    places = places_of(index, bundle, backend.embed, bundle.spec)
+    places = places_of(index, bundle.weights_sha256, bundle.spec, backend.embed)
     queries = place_queries(index, places, bundle.spec, count=30, seed=1)
     again = place_queries(index, places, bundle.spec, count=30, seed=1)
     assert np.array_equal(queries.images, again.images)
@@ -147,7 +131,7 @@ def test_views_lie_within_half_a_stride_of_their_tiles_and_are_the_same_every_ti
 def test_a_map_without_imagery_is_refused(
     index: SatelliteIndex, bundle: Bundle, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = places_of(index, bundle, backend.embed, bundle.spec)
+    places = places_of(index, bundle.weights_sha256, bundle.spec, backend.embed)
     monkeypatch.setattr("edge_runtime.index_gate._MIN_COVERAGE", 1.1)
     with pytest.raises(ImageryError, match="only 0 of 200 places"):
         place_queries(index, places, bundle.spec, count=10)
