@@ -14,7 +14,8 @@ from benchmarks.accuracy import FALSE_FIX_M, AccuracyRow, Score
 from benchmarks.rows import append_rows
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
-from edge_runtime.errors import InputError, SkyfixError
+from edge_runtime.command_line import HelpFormatter, run_command
+from edge_runtime.errors import InputError
 
 COMMANDS = (
     "ablation",
@@ -29,42 +30,28 @@ COMMANDS = (
 )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into one line and exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
+    work = {
+        "accuracy": _accuracy,
+        "latency": _latency,
+        "evidence": _evidence,
+        "retrieval": _retrieval,
+        "ablation": _ablation,
+        "sampling": _sampling,
+        "loading": _loading,
+        "photographs": _photographs,
+        "report": _report,
+    }
+
+    def run() -> None:
         _check_command(arguments)
         args = _parser().parse_args(arguments)
         args.command_line = shlex.join(["python", "-m", "benchmarks", *arguments])
-        if args.command == "accuracy":
-            _accuracy(args)
-        elif args.command == "latency":
-            _latency(args)
-        elif args.command == "evidence":
-            _evidence(args)
-        elif args.command == "retrieval":
-            _retrieval(args)
-        elif args.command == "ablation":
-            _ablation(args)
-        elif args.command == "sampling":
-            _sampling(args)
-        elif args.command == "loading":
-            _loading(args)
-        elif args.command == "photographs":
-            _photographs(args)
-        else:
-            _report(args)
-    except SkyfixError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
-    return 0
+        work[args.command](args)
+
+    return run_command("benchmarks", run, stopped="stopped; rows written so far are kept")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,7 +182,7 @@ def _add(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
         name,
         help=purpose,
         description=f"{purpose[0].upper()}{purpose[1:]}.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     return parser
 

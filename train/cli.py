@@ -2,12 +2,11 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.errors import SkyfixError
+from edge_runtime.command_line import HelpFormatter, run_command
 from train import commands
 from train.config import TrainConfig
 from train.data_arguments import add_data_arguments, add_simulation_arguments
@@ -15,23 +14,13 @@ from train.data_arguments import add_data_arguments, add_simulation_arguments
 _SETTINGS = ", ".join(field.name for field in dataclasses.fields(TrainConfig))
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the example below them on one line."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except SkyfixError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        hint = "; go on with --resume" if args.command in ("fit", "adapt") else ""
-        print(f"train: stopped; what was finished is kept{hint}", file=sys.stderr)
-        return 130
-    return 0
+    hint = "; go on with --resume" if args.command in ("fit", "adapt") else ""
+    return run_command(
+        "train", lambda: args.run(args), stopped=f"stopped; what was finished is kept{hint}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(add: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = add.add_parser(
-        name, help=summary, epilog=f"Example: {example}", formatter_class=_HelpFormatter
+        name, help=summary, epilog=f"Example: {example}", formatter_class=HelpFormatter
     )
     return parser
 
