@@ -1,0 +1,93 @@
+"""Two encoders timed against each other on this machine's CPU, in turns."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedLatency:
+    """How long one takes beside the other. Inside the clock: array in to array out, batch 1."""
+
+    base_ms: float
+    """Median of the first."""
+    other_ms: float
+    """Median of the second."""
+    ratio: float
+    """Median over the rounds of second by first: below one, the second is faster."""
+    ratio_low: float
+    """Lower end of the 95 % interval of that median."""
+    ratio_high: float
+    """Upper end."""
+    rounds: int
+    """Calls of each, in turns."""
+    threads: int
+    """CPU threads each may use."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        return asdict(self)
+
+
+def paired_latency(
+    base: Callable[[], object], other: Callable[[], object], *, threads: int, rounds: int = 60
+) -> PairedLatency:
+    """Time two calls in turns, so that a machine that slows down slows both.
+
+    Who goes first changes every round. The interval of the median needs no assumption about the
+    distribution: it lies between two of the sorted ratios (binomial, normal approximation).
+
+    Args:
+        base: one inference of the first.
+        other: one inference of the second.
+        threads: what both were given; recorded.
+        rounds: calls of each, at least 8; an eighth more are made first and not counted.
+
+    Returns:
+        Medians and the ratio with its spread.
+    """
+    took = np.zeros((rounds, 2))
+    for warmup in range(max(rounds // 8, 2)):
+        _time(base if warmup % 2 else other)
+        _time(other if warmup % 2 else base)
+    for n in range(rounds):
+        for which in (0, 1) if n % 2 else (1, 0):
+            took[n, which] = _time((base, other)[which])
+    return summarise(took, threads=threads)
+
+
+def summarise(took_s: F64, *, threads: int) -> PairedLatency:
+    """Medians of paired times.
+
+    Args:
+        took_s: (R, 2) seconds of the first and the second, round by round.
+        threads: recorded.
+    """
+    rounds = len(took_s)
+    ratios = np.sort(took_s[:, 1] / took_s[:, 0])
+    reach = 1.96 * math.sqrt(rounds) / 2
+    low = max(math.floor(rounds / 2 - reach) - 1, 0)
+    high = min(math.ceil(rounds / 2 + reach), rounds - 1)
+    base_ms, other_ms = np.median(took_s, axis=0) * 1e3
+    return PairedLatency(
+        base_ms=float(base_ms),
+        other_ms=float(other_ms),
+        ratio=float(np.median(ratios)),
+        ratio_low=float(ratios[low]),
+        ratio_high=float(ratios[high]),
+        rounds=rounds,
+        threads=threads,
+    )
+
+
+def _time(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
