@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.engine_cli import add_engine_commands
 from edge_runtime.errors import SkyfixError
 
-_BACKENDS = ("auto", "ort-cpu", "ort-cuda")
+_BACKENDS = ("auto", "ort-cpu", "ort-cuda", "tensorrt", "ort-tensorrt")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -134,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("index", type=Path, help="satellite index folder")
     info.add_argument("--json", action="store_true", help="for programs")
     info.set_defaults(run=_index_info)
+
+    add_engine_commands(commands, _HelpFormatter)
 
     doctor = commands.add_parser(
         "doctor", help="what works on this machine", **shown("doctor --bundle bundle --index index")

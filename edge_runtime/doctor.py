@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edge_runtime.errors import SkyfixError
+from edge_runtime.cuda_device import cuda_device, cuda_device_count
+from edge_runtime.errors import BackendError, SkyfixError
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
 
 Verdict = Literal["works", "missing", "broken"]
 
@@ -31,7 +35,7 @@ class Finding:
 
 def examine(bundle: Path | None = None, index: Path | None = None) -> list[Finding]:
     """Look at this machine and, if given, at a bundle, an index, or both together."""
-    findings = [*_machine(), *_libraries(), *_providers()]
+    findings = [*_machine(), *_libraries(), *_providers(), *_gpu()]
     if bundle is not None or index is not None:
         findings += _artefacts(bundle, index)
     return findings
@@ -75,6 +79,7 @@ def _libraries() -> Iterator[Finding]:
         ("rasterio", "rasterio", False, "pip install 'skyfix[maps]' (only to make indexes)"),
         ("pymavlink", "pymavlink", False, "pip install 'skyfix[mavlink]'"),
         ("tensorrt", "tensorrt", False, "pip install 'skyfix[tensorrt]' (NVIDIA GPUs only)"),
+        ("pycuda", "pycuda", False, "pip install 'skyfix[tensorrt]' (NVIDIA GPUs only)"),
     ):
         present = importlib.util.find_spec(module) is not None
         yield Finding(
@@ -104,8 +109,6 @@ def _providers() -> Iterator[Finding]:
         return
     try:
         import onnxruntime
-
-        from edge_runtime.backends.ort import cuda_device_count
     except (ImportError, OSError) as error:
         yield Finding(
             what="onnxruntime import",
@@ -139,6 +142,66 @@ def _providers() -> Iterator[Finding]:
         )
 
 
+def _gpu() -> Iterator[Finding]:
+    """The GPU and whether engines can be built and run on it; nothing where there is no GPU."""
+    if cuda_device_count() == 0:
+        return
+    from edge_runtime.backends.trt_library import require_tensorrt
+
+    try:
+        device = cuda_device()
+    except BackendError as error:
+        yield Finding(what="GPU", verdict="broken", detail=str(error), remedy="restart the machine")
+        return
+    free = "" if device.free_bytes is None else f", {device.free_bytes / 2**30:.1f} GiB free"
+    yield Finding(
+        what="GPU",
+        verdict="works",
+        detail=f"{device.name}, compute capability {device.compute_capability}, "
+        f"{device.total_bytes / 2**30:.1f} GiB{free}, driver {device.driver}, CUDA "
+        f"{device.cuda_driver}",
+    )
+    try:
+        platform_here = require_tensorrt()
+    except BackendError as error:
+        yield Finding(
+            what="engines", verdict="missing", detail=str(error), remedy="see docs/engines.md"
+        )
+    else:
+        yield Finding(
+            what="engines",
+            verdict="works",
+            detail=f"TensorRT {platform_here.tensorrt} and pycuda load",
+        )
+
+
+def _engines(bundle: "Bundle") -> Iterator[Finding]:
+    """Each TensorRT engine of a bundle, on a machine that could run it."""
+    from edge_runtime.backends.trt_library import require_tensorrt
+    from edge_runtime.engine_check import check_engines
+
+    if cuda_device_count() == 0:
+        return
+    try:
+        checked = check_engines(bundle, require_tensorrt())
+    except BackendError:
+        return  # Said above.
+    for engine in checked:
+        yield Finding(
+            what=f"engine {engine.path.name}",
+            verdict="works" if engine.fresh else "broken",
+            detail=engine.problem or "; ".join(map(str, engine.differences)) or "fresh",
+            remedy=engine.command,
+        )
+    if not checked:
+        yield Finding(
+            what="engine",
+            verdict="missing",
+            detail="the bundle has no TensorRT engine for this machine",
+            remedy=f"skyfix engine build {bundle.root}",
+        )
+
+
 def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Finding]:
     from edge_runtime.backends.protocol import check_probes, open_backend
     from edge_runtime.bundle import Bundle
@@ -161,6 +224,8 @@ def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Fi
                 detail=f"{bundle.id} {bundle.spec.architecture}; probes through {info.provider} "
                 f"{info.precision}: lowest cosine {cosine:.6f}",
             )
+        if bundle is not None:
+            yield from _engines(bundle)
     if index_root is None:
         return
     try:

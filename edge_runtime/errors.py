@@ -5,6 +5,7 @@
     │   ├── BundleError
     │   └── IndexFolderError    (also: made by another encoder than the bundle's)
     ├── BackendError            an inference library is missing or cannot run the encoder here
+    │   └── EngineError         a TensorRT engine cannot be built, is altered or stale
     ├── ImageryError            satellite imagery without georeference, empty, or unreadable
     ├── InputError              a frame, telemetry, camera file or option is wrong (ValueError too)
     └── GateError               an exported encoder answers differently from the trained one
@@ -31,6 +32,10 @@ class IndexFolderError(ArtefactError):
 
 class BackendError(SkyfixError):
     """A backend is not installed, not available on this machine, or fails its probes."""
+
+
+class EngineError(BackendError):
+    """A TensorRT engine cannot be built or refitted, or the one at hand is not for this use."""
 
 
 class ImageryError(SkyfixError):

@@ -1,12 +1,15 @@
 """What every backend can do, and how one is chosen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.cuda_device import cuda_device_count
 from edge_runtime.errors import BackendError, BundleError, GateError, InputError, SkyfixError
 from edge_runtime.gates import GateReport, gate_encoder
 from edge_runtime.preprocess import resize_to_encoder
@@ -14,7 +17,7 @@ from edge_runtime.preprocess import resize_to_encoder
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
-BackendName = Literal["auto", "ort-cpu", "ort-cuda"]
+BackendName = Literal["auto", "ort-cpu", "ort-cuda", "tensorrt", "ort-tensorrt"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
 
 
@@ -23,7 +26,7 @@ class BackendInfo:
     """What really runs."""
 
     name: str
-    """As asked for: ort-cpu, ort-cuda."""
+    """As asked for: ort-cpu, ort-cuda, tensorrt, ort-tensorrt."""
     provider: str
     """The library's own name for it, read back after the session was made."""
     precision: Precision
@@ -32,6 +35,10 @@ class BackendInfo:
     """Library and version."""
     threads: int | None
     """CPU threads used by the library; None where it has no say."""
+    engine: str = ""
+    """Which TensorRT engine runs, with its digest; empty where none does."""
+    notes: tuple[str, ...] = ()
+    """Why backends that would have been better were not taken, and what else to know."""
 
 
 class Backend(Protocol):
@@ -64,16 +71,20 @@ def open_backend(
     *,
     precision: Precision | None = None,
     threads: int | None = None,
+    engines: Path | None = None,
 ) -> Backend:
     """Open a backend and prove on the bundle's probes that it answers as the trained encoder did.
 
-    `auto` takes CUDA when this machine has it and CUDA passes the probes, and the CPU otherwise.
+    `auto` takes the first of these that is here and passes the probes: a fresh TensorRT engine,
+    ONNX Runtime on CUDA, ONNX Runtime on the CPU; `info.notes` says why not an earlier one.
 
     Args:
         bundle: an opened bundle.
         name: which backend.
-        precision: which ONNX file; by default fp16 on CUDA where the bundle has it, else fp32.
+        precision: which ONNX file or engine; by default fp16 on a GPU where there is one, else
+            fp32.
         threads: CPU threads; by default all of this machine's.
+        engines: folder of TensorRT engines; by default in the bundle.
 
     Raises:
         BackendError: not installed, not available here, or it fails the probes.
@@ -82,30 +93,87 @@ def open_backend(
     if name not in BACKENDS:
         msg = f"there is no backend {name!r}; give one of {', '.join(BACKENDS)}"
         raise InputError(msg)
-    try:
-        from edge_runtime.backends.ort import OrtBackend, cuda_is_usable
-    except ImportError as error:
-        msg = (
-            f"backend {name!r} cannot load its library ({' '.join(str(error).split())}). Install "
-            "one of: pip install 'skyfix[cpu]', pip install 'skyfix[gpu]'"
-        )
-        raise BackendError(msg) from error
-    if name == "auto":
-        if cuda_is_usable():
+    if name != "auto":
+        return _proven(bundle, name, precision, threads, engines, ())
+    notes: list[str] = []
+    if cuda_device_count() == 0:
+        notes.append("tensorrt and ort-cuda were not taken: no CUDA device was found")
+    else:
+        better: tuple[BackendName, ...] = ("tensorrt", "ort-cuda")
+        for candidate in better:
             try:
-                return open_backend(bundle, "ort-cuda", precision=precision, threads=threads)
-            except (BackendError, BundleError):
-                pass  # The caller sees which backend runs in `info` and in every fix record.
-        name = "ort-cpu"
-    if precision is None:
-        precision = "fp16" if name == "ort-cuda" and "fp16" in bundle.precisions else "fp32"
-    backend = OrtBackend(bundle, cuda=name == "ort-cuda", precision=precision, threads=threads)
+                return _proven(bundle, candidate, precision, threads, engines, tuple(notes))
+            except (BackendError, BundleError) as error:
+                notes.append(f"{candidate} was not taken: {error}")
+    return _proven(bundle, "ort-cpu", precision, threads, engines, tuple(notes))
+
+
+def _proven(
+    bundle: Bundle,
+    name: BackendName,
+    precision: Precision | None,
+    threads: int | None,
+    engines: Path | None,
+    notes: tuple[str, ...],
+) -> Backend:
+    backend = _opener(bundle, name, precision, threads, engines, notes)()
     try:
         check_probes(bundle, backend)
     except SkyfixError:
         backend.close()
         raise
     return backend
+
+
+def _opener(
+    bundle: Bundle,
+    name: BackendName,
+    precision: Precision | None,
+    threads: int | None,
+    engines: Path | None,
+    notes: tuple[str, ...],
+) -> Callable[[], Backend]:
+    """Load the module that a backend needs and no other."""
+    if name == "tensorrt":
+        from edge_runtime.backends.trt import TensorRtBackend
+
+        return lambda: TensorRtBackend(bundle, precision=precision, engines=engines, notes=notes)
+    try:
+        from edge_runtime.backends.ort import OrtBackend
+        from edge_runtime.backends.trt_ort_cache import default_precision, open_ort_tensorrt
+    except ImportError as error:
+        msg = (
+            f"backend {name!r} cannot load its library ({' '.join(str(error).split())}). Install "
+            "one of: pip install 'skyfix[cpu]', pip install 'skyfix[gpu]'"
+        )
+        raise BackendError(msg) from error
+    if name == "ort-tensorrt":
+        return lambda: open_ort_tensorrt(
+            bundle, precision=precision, engines=engines, threads=threads, notes=notes
+        )
+    on_gpu = name == "ort-cuda"
+    chosen = precision or (default_precision(bundle) if on_gpu else "fp32")
+    return lambda: OrtBackend(
+        bundle,
+        device="cuda" if on_gpu else "cpu",
+        precision=chosen,
+        threads=threads,
+        notes=notes,
+    )
+
+
+def require_images(images: U8, shape: tuple[int, int, int]) -> None:
+    """Refuse images that are not in the encoder's shape.
+
+    Raises:
+        InputError: not (N, *shape) uint8.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        msg = (
+            f"images are {images.dtype} of shape {images.shape}; "
+            f"expected uint8 of (N, {', '.join(map(str, shape))})"
+        )
+        raise InputError(msg)
 
 
 def check_probes(bundle: Bundle, backend: Backend) -> GateReport:

@@ -42,19 +42,15 @@ class Answers:
         pass
 
 
-def here(name: str) -> bool:
-    from edge_runtime.backends.ort import cuda_is_usable
-
-    return name != "ort-cuda" or cuda_is_usable()
+ON_A_CPU = ("auto", "ort-cpu")
+"""The others have tests of their own, against a stand-in for a GPU."""
 
 
 def opened(bundle: Bundle, name: Any) -> Backend:
-    if not here(name):
-        pytest.skip(f"{name} is not available on this machine")
     return open_backend(bundle, name, threads=1)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ON_A_CPU)
 def test_every_backend_agrees_with_the_probes(bundle: Bundle, name: str) -> None:
     backend = opened(bundle, name)
     images, reference = bundle.probes()
@@ -65,7 +61,7 @@ def test_every_backend_agrees_with_the_probes(bundle: Bundle, name: str) -> None
     backend.close()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ON_A_CPU)
 def test_a_batch_gives_what_its_images_give_one_by_one(bundle: Bundle, name: str) -> None:
     backend = opened(bundle, name)
     images, _ = bundle.probes()
@@ -74,7 +70,7 @@ def test_a_batch_gives_what_its_images_give_one_by_one(bundle: Bundle, name: str
     backend.close()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ON_A_CPU)
 def test_embeddings_have_unit_length_and_are_fresh(bundle: Bundle, name: str) -> None:
     backend = opened(bundle, name)
     images, _ = bundle.probes()
@@ -103,23 +99,50 @@ def test_the_backend_says_what_really_runs(bundle: Bundle) -> None:
     backend.close()
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge_runtime.backends.ort.cuda_is_usable", lambda: False)
-    backend = open_backend(bundle, threads=1)
-    assert backend.info.name == "ort-cpu"
-    backend.close()
-
-
-def test_auto_takes_the_cpu_where_the_gpu_does_not_work(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge_runtime.backends.ort.cuda_is_usable", lambda: True)
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_runtime.backends.protocol.cuda_device_count", lambda: 0)
     monkeypatch.setattr("edge_runtime.backends.ort.cuda_device_count", lambda: 0)
+
+
+@pytest.fixture
+def gpu_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that counts a device on a machine whose libraries cannot use it."""
+    monkeypatch.setattr("edge_runtime.backends.protocol.cuda_device_count", lambda: 1)
+    monkeypatch.setattr("edge_runtime.backends.ort.cuda_device_count", lambda: 1)
+    providers = ["CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(bundle: Bundle) -> None:
     backend = open_backend(bundle, threads=1)
     assert backend.info.name == "ort-cpu"
+    assert backend.info.notes == ("tensorrt and ort-cuda were not taken: no CUDA device was found",)
     backend.close()
+
+
+@pytest.mark.usefixtures("gpu_for_nothing")
+def test_auto_takes_the_cpu_where_the_gpu_does_not_work_and_says_why(bundle: Bundle) -> None:
+    backend = open_backend(bundle, threads=1)
+    assert backend.info.name == "ort-cpu"
+    tensorrt, cuda = backend.info.notes
+    assert tensorrt.startswith("tensorrt was not taken: ")
+    assert cuda.startswith("ort-cuda was not taken: this ONNX Runtime")
+    backend.close()
+
+
+def test_a_backend_that_was_asked_for_has_nothing_to_say(bundle: Bundle) -> None:
+    backend = open_backend(bundle, "ort-cpu", threads=1)
+    assert (backend.info.notes, backend.info.engine) == ((), "")
+    backend.close()
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("name", sorted(set(BACKENDS) - set(ON_A_CPU)))
+def test_a_backend_of_a_gpu_is_refused_without_one(bundle: Bundle, name: Any) -> None:
+    with pytest.raises(BackendError, match=r"no CUDA device was found|has no CUDAExecution"):
+        open_backend(bundle, name)
 
 
 def test_closing_twice_is_harmless(bundle: Bundle) -> None:

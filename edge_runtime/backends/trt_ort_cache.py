@@ -1,0 +1,226 @@
+"""Engines of ONNX Runtime's TensorRT provider: prepared on the ground, checked before flight.
+
+The provider builds an engine when it finds none that fits, which would take minutes in flight and
+says nothing. So a prepared folder carries a record of what it was made from and on, with the sha256
+of every file, and a folder that differs is refused before the provider sees it. A folder is filled
+under a temporary name and renamed once; its name ends in a digest, so a new one stands beside the
+old until it is whole. Not run on a GPU yet.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from edge_runtime.artefact import sha256_of, sha256_of_json, write_atomically
+from edge_runtime.backends.ort import OrtBackend, tensorrt_options
+from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.cuda_device import cuda_device
+from edge_runtime.engine_store import engines_of
+from edge_runtime.errors import EngineError, GateError
+from edge_runtime.gates import gate_encoder
+
+_RECORD = "prepared.json"
+_PREFIX = "ort-tensorrt-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """What a prepared folder is tied to."""
+
+    onnx_sha256: str
+    precision: str
+    onnxruntime: str
+    gpu: str
+    compute_capability: str
+    driver: str
+    cuda_driver: str
+
+
+def prepare_ort_tensorrt(
+    bundle: Bundle,
+    *,
+    precision: Precision | None = None,
+    max_batch: int = 32,
+    out: Path | None = None,
+) -> Path:
+    """Let the provider build its engine, gate it, and keep its cache.
+
+    Args:
+        bundle: an opened bundle.
+        precision: which ONNX file; by default fp16 where the bundle ships it, else fp32.
+        max_batch: largest batch.
+        out: folder to write into; by default `engines` in the bundle.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        EngineError: the provider wrote no engine, or the disk is full.
+        BackendError: no GPU, no such provider, or it does not take the encoder.
+        GateError: it answers otherwise than the trained encoder; nothing is kept.
+    """
+    precision = precision or default_precision(bundle)
+    origin = _origin(bundle, precision)
+    folder = out or engines_of(bundle)
+    temporary = folder / f".{_PREFIX}{precision}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        backend = _backend(bundle, precision, temporary, max_batch)
+        try:
+            images, reference = bundle.probes()
+            report = gate_encoder(
+                backend.embed,
+                images,
+                reference,
+                precision,
+                where=f"ONNX Runtime's TensorRT provider in {precision}",
+                batches=(1, max_batch),
+            )
+        finally:
+            backend.close()
+        files = _digests(temporary)
+        if not any(name.endswith(".engine") for name in files):
+            msg = (
+                f"ONNX Runtime {onnxruntime.__version__} wrote no engine for {bundle.root}: its "
+                "TensorRT does not take this encoder. Use --for tensorrt"
+            )
+            raise EngineError(msg)
+        record = {
+            "origin": asdict(origin),
+            "max_batch": max_batch,
+            "files": files,
+            "gates": report.to_json(),
+        }
+        text = (json.dumps(record, indent=1) + "\n").encode()
+        write_atomically(temporary / _RECORD, text)
+        place = folder / f"{_PREFIX}{precision}-{sha256_of_json(record)[:12]}"
+        if place.exists():
+            shutil.rmtree(place)
+        temporary.rename(place)
+    except GateError as error:
+        msg = f"{error}. Nothing was kept; use --for tensorrt or --precision fp32"
+        raise GateError(msg) from error
+    except OSError as error:
+        msg = f"{folder} cannot hold the provider's engines ({error.strerror or error})"
+        raise EngineError(f"{msg}; free some space or choose another folder with --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for older in folder.glob(f"{_PREFIX}{precision}-*"):
+        if older != place:
+            shutil.rmtree(older, ignore_errors=True)
+    return place
+
+
+def open_ort_tensorrt(
+    bundle: Bundle,
+    *,
+    precision: Precision | None = None,
+    engines: Path | None = None,
+    threads: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> OrtBackend:
+    """Open the provider on a prepared folder that fits this machine and bundle.
+
+    Raises:
+        EngineError: none was prepared, or what was differs; with the command that prepares it.
+        BackendError: no GPU, or the provider is not available.
+    """
+    precision = precision or default_precision(bundle)
+    folder = engines or engines_of(bundle)
+    command = f"skyfix engine build {bundle.root} --for ort-tensorrt --precision {precision}"
+    origin = _origin(bundle, precision)
+    places = sorted(folder.glob(f"{_PREFIX}{precision}-*"))
+    if not places:
+        msg = f"{folder} has no engine of ONNX Runtime's TensorRT provider for {precision}"
+        raise EngineError(f"{msg}. Run: {command}")
+    wrong = []
+    for place in places:
+        try:
+            record = json.loads((place / _RECORD).read_text())
+            found, files, max_batch = record["origin"], record["files"], int(record["max_batch"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong.append(f"{place.name} has no readable {_RECORD} ({error})")
+            continue
+        off = _off(place, found, files, origin)
+        if off:
+            wrong.append(f"{place.name}: {'; '.join(off)}")
+            continue
+        engine = f"{place.name} {sha256_of_json(record)[:12]}"
+        return _backend(bundle, precision, place, max_batch, threads, engine, notes)
+    msg = f"no prepared engine of ONNX Runtime's TensorRT provider fits: {'. '.join(wrong)}"
+    raise EngineError(f"{msg}. Run: {command}")
+
+
+def default_precision(bundle: Bundle) -> Precision:
+    """fp16 where the bundle ships it, else fp32."""
+    return "fp16" if "fp16" in bundle.precisions else "fp32"
+
+
+def _backend(
+    bundle: Bundle,
+    precision: Precision,
+    cache: Path,
+    max_batch: int,
+    threads: int | None = None,
+    engine: str = "",
+    notes: tuple[str, ...] = (),
+) -> OrtBackend:
+    shape = f"{bundle.spec.height_px}x{bundle.spec.width_px}x3"
+    return OrtBackend(
+        bundle,
+        device="tensorrt",
+        precision=precision,
+        threads=threads,
+        options=tensorrt_options(cache, cache, shape, max_batch),
+        max_batch=max_batch,
+        engine=engine,
+        notes=notes,
+    )
+
+
+def _origin(bundle: Bundle, precision: Precision) -> _Origin:
+    onnx = bundle.onnx_path(precision)
+    device = cuda_device()
+    return _Origin(
+        onnx_sha256=bundle.manifest.files[onnx.name],
+        precision=precision,
+        onnxruntime=onnxruntime.__version__,
+        gpu=device.name,
+        compute_capability=device.compute_capability,
+        driver=device.driver,
+        cuda_driver=device.cuda_driver,
+    )
+
+
+def _off(place: Path, found: Any, files: Any, origin: _Origin) -> list[str]:
+    """What of a prepared folder differs from here, then whether its files are as they were."""
+    here = asdict(origin)
+    if not isinstance(found, dict) or not isinstance(files, dict):
+        return [f"its {_RECORD} is not one of this skyfix"]
+    off = [
+        f"{name} is {found.get(name)}, here it is {value}"
+        for name, value in here.items()
+        if found.get(name) != value
+    ]
+    try:
+        now = _digests(place)
+    except OSError as error:
+        return [*off, f"its files cannot be read ({error.strerror})"]
+    changed = sorted(n for n in files.keys() | now.keys() if files.get(n) != now.get(n))
+    return [*off, *(f"{name} was altered" for name in changed)]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """sha256 of the files that must not change: kernel times may grow."""
+    return {
+        path.name: sha256_of(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in (".engine", ".profile")
+    }

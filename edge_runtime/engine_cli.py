@@ -1,0 +1,307 @@
+"""`skyfix engine build | check | list | refit`. Heavy modules load inside the commands."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.engine_progress import BuildLine
+from edge_runtime.errors import EngineError, InputError, SkyfixError
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.engine_check import CheckedEngine
+    from edge_runtime.engine_store import EngineOptions, EngineRecord
+
+_PRECISIONS = ("fp16", "fp32", "int8")
+_TARGETS = ("tensorrt", "ort-tensorrt")
+
+
+def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
+    """Register `engine` and its commands.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` gave.
+        formatter: of help texts.
+    """
+
+    def shown(example: str) -> dict[str, Any]:
+        return {"formatter_class": formatter, "epilog": f"Example: skyfix engine {example}"}
+
+    engine = commands.add_parser(
+        "engine", help="TensorRT engines of a bundle, on this machine", **shown("build bundle")
+    )
+    engines = engine.add_subparsers(required=True, metavar="COMMAND")
+
+    build = engines.add_parser(
+        "build", help="build an engine for this machine, through gates", **shown("build bundle")
+    )
+    build.add_argument("bundle", type=Path, help="encoder folder")
+    build.add_argument("--precision", choices=_PRECISIONS, help="fp16 where shipped, else fp32")
+    build.add_argument("--max-batch", type=int, default=32, help="images at a time, for indexes")
+    build.add_argument(
+        "--optimisation-level",
+        type=int,
+        choices=range(6),
+        default=3,
+        help="0 builds fastest, 5 searches longest",
+    )
+    build.add_argument(
+        "--workspace-gib", type=float, help="scratch memory; a share of the free memory by default"
+    )
+    build.add_argument(
+        "--version-compatible", action="store_true", help="newer TensorRT may run it; slower"
+    )
+    build.add_argument(
+        "--hardware-compatible", action="store_true", help="Ampere and newer may run it; slower"
+    )
+    build.add_argument(
+        "--no-refit", action="store_true", help="faster, but new weights need a new build"
+    )
+    build.add_argument(
+        "--no-timing-cache", action="store_true", help="time every kernel again, keep no times"
+    )
+    build.add_argument(
+        "--for",
+        dest="targets",
+        nargs="+",
+        choices=_TARGETS,
+        help="what to prepare; by default tensorrt, and ort-tensorrt where it works",
+    )
+    build.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
+    build.add_argument("--json", action="store_true", help="for programs")
+    build.set_defaults(run=_stoppable(_build))
+
+    check = engines.add_parser(
+        "check", help="are the engines those of this bundle and machine?", **shown("check bundle")
+    )
+    check.add_argument("bundle", type=Path, help="encoder folder")
+    check.add_argument("--engines", type=Path, help="folder of engines; BUNDLE/engines by default")
+    check.add_argument("--rebuild", action="store_true", help="build again what does not fit")
+    check.add_argument("--json", action="store_true", help="for programs")
+    check.set_defaults(run=_stoppable(_check))
+
+    listing = engines.add_parser("list", help="what engines there are", **shown("list bundle"))
+    listing.add_argument("bundle", type=Path, help="encoder folder")
+    listing.add_argument("--engines", type=Path, help="folder; BUNDLE/engines by default")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=_list)
+
+    refit = engines.add_parser(
+        "refit",
+        help="new weights into an engine of the same network, in seconds",
+        **shown("refit new-bundle --from old-bundle"),
+    )
+    refit.add_argument("bundle", type=Path, help="encoder folder with the new weights")
+    refit.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        help="engine file, folder of engines, or bundle",
+    )
+    refit.add_argument("--precision", choices=_PRECISIONS, help="which engine of a folder")
+    refit.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
+    refit.add_argument("--json", action="store_true", help="for programs")
+    refit.set_defaults(run=_stoppable(_refit))
+
+
+def _stoppable(command: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return command(args)
+        except KeyboardInterrupt:
+            sys.stderr.write("skyfix: stopped; engines are as they were\n")
+            return 130
+
+    return run
+
+
+def _build(args: argparse.Namespace) -> int:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.engine_store import EngineOptions
+
+    bundle = Bundle.open(args.bundle)
+    gib = args.workspace_gib
+    if gib is not None and not 0 < gib < 1024:
+        msg = f"--workspace-gib is {gib}; expected GiB of memory, above 0"
+        raise InputError(msg)
+    options = EngineOptions(
+        precision=args.precision,
+        max_batch=args.max_batch,
+        optimisation_level=args.optimisation_level,
+        workspace_bytes=None if gib is None else int(gib * 2**30),
+        version_compatible=args.version_compatible,
+        hardware_compatible=args.hardware_compatible,
+        refit=not args.no_refit,
+        timing_cache=not args.no_timing_cache,
+        out=args.out,
+    )
+    targets = args.targets or ["tensorrt"]
+    written: dict[str, Any] = {}
+    if "tensorrt" in targets:
+        record = _built(bundle, options)
+        written["tensorrt"] = asdict(record)
+        if not args.json:
+            _tell(record, args.out or bundle.root / "engines")
+    if "ort-tensorrt" in targets or args.targets is None:
+        written |= _prepared(bundle, options, asked=args.targets is not None, quiet=args.json)
+    if args.json:
+        _say(json.dumps(written))
+    else:
+        _say(f"Next: skyfix bundle verify {args.bundle} --backend {targets[0]}")
+    return 0
+
+
+def _built(bundle: "Bundle", options: "EngineOptions") -> "EngineRecord":
+    from edge_runtime.backends.trt_engines import build_engine
+
+    progress = BuildLine()
+    try:
+        return build_engine(bundle, options, progress=progress)
+    finally:
+        progress.close()
+
+
+def _prepared(
+    bundle: "Bundle", options: "EngineOptions", *, asked: bool, quiet: bool
+) -> dict[str, str]:
+    """Prepare ONNX Runtime's TensorRT provider; where nobody asked for it, only if it works."""
+    try:
+        from edge_runtime.backends.ort import is_usable
+        from edge_runtime.backends.trt_ort_cache import prepare_ort_tensorrt
+    except ImportError as error:
+        if not asked:
+            return {}
+        msg = f"onnxruntime cannot be loaded ({error}). Install it: pip install 'skyfix[gpu]'"
+        raise EngineError(msg) from error
+    if not asked and not is_usable("tensorrt"):
+        return {}
+    try:
+        place = prepare_ort_tensorrt(
+            bundle,
+            precision=options.precision,
+            max_batch=options.max_batch,
+            out=options.out,
+        )
+    except SkyfixError as error:
+        if asked:
+            raise
+        sys.stderr.write(f"skyfix: ort-tensorrt was not prepared: {error}\n")
+        return {}
+    if not quiet:
+        _say(f"ONNX Runtime's TensorRT provider is prepared in {place}.")
+    return {"ort-tensorrt": str(place)}
+
+
+def _check(args: argparse.Namespace) -> int:
+    from edge_runtime.backends.trt_library import require_tensorrt
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.engine_check import check_engines
+    from edge_runtime.engine_store import build_command
+
+    bundle = Bundle.open(args.bundle)
+    platform = require_tensorrt()
+    checked = check_engines(bundle, platform, args.engines)
+    if args.rebuild and not (checked and all(engine.fresh for engine in checked)):
+        _rebuild(bundle, checked, args.engines)
+        checked = check_engines(bundle, platform, args.engines)
+    if args.json:
+        _say(json.dumps([_as_json(engine) for engine in checked]))
+    else:
+        for engine in checked:
+            _say(str(engine))
+        if not checked:
+            _say(f"{args.bundle} has no engine. Run: {build_command(args.bundle)}")
+    return 0 if checked and all(engine.fresh for engine in checked) else 2
+
+
+def _rebuild(bundle: "Bundle", checked: list["CheckedEngine"], folder: Path | None) -> None:
+    """Build again what does not fit, then remove what it replaces."""
+    from edge_runtime.engine_store import EngineOptions, remove_engine
+
+    stale = [engine for engine in checked if not engine.fresh]
+    wanted: list[EngineOptions] = []
+    for engine in stale:
+        record = engine.record
+        options = EngineOptions(out=folder)
+        if record is not None:
+            # A workspace was decided for the old machine's memory: decide it anew.
+            kept = {name: value for name, value in record.options.items() if value is not None}
+            kept["workspace_bytes"] = None
+            options = EngineOptions(**kept, out=folder)
+        if options.precision is not None and options.precision not in bundle.precisions:
+            options = replace(options, precision=None)
+        options = options.for_bundle(bundle)
+        if options not in wanted:
+            wanted.append(options)
+    for options in wanted or [EngineOptions(out=folder)]:
+        record = _built(bundle, options)
+        stale = [engine for engine in stale if engine.path.name != record.name]
+    for engine in stale:
+        remove_engine(engine.path)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.engine_check import check_engines
+    from edge_runtime.engine_store import build_command
+
+    bundle = Bundle.open(args.bundle)
+    listed = check_engines(bundle, None, args.engines)
+    if args.json:
+        _say(json.dumps([_as_json(engine) for engine in listed]))
+        return 0
+    for engine in listed:
+        record = engine.record
+        if record is None:
+            _say(str(engine))
+            continue
+        made = f"{record.plan_bytes / 1e6:.1f} MB, TensorRT {record.platform.tensorrt}"
+        how = "refitted" if record.refitted_from else f"built in {record.build_seconds:.0f} s"
+        state = "" if engine.fresh else f"; {engine}"
+        _say(f"{record.name}: {made}, {record.platform.gpu}, {how}{state}")
+    if not listed:
+        _say(f"{args.bundle} has no engine. Run: {build_command(args.bundle)}")
+    return 0
+
+
+def _refit(args: argparse.Namespace) -> int:
+    from edge_runtime.backends.trt_engines import refit_engine
+    from edge_runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    if not args.source.exists():
+        msg = f"{args.source} does not exist; expected an engine file or a bundle with engines"
+        raise InputError(msg)
+    record = refit_engine(bundle, args.source, precision=args.precision, out=args.out)
+    if args.json:
+        _say(json.dumps(asdict(record)))
+        return 0
+    _tell(record, args.out or bundle.root / "engines")
+    _say(
+        "An index made by the old encoder no longer fits. Next: python -m export index "
+        f"--bundle {args.bundle} --imagery MAP.tif --out index"
+    )
+    return 0
+
+
+def _tell(record: "EngineRecord", folder: Path) -> None:
+    lowest = min(gate["min_cosine"] for gate in record.gates.values())
+    verb = "Refitted" if record.refitted_from else "Built"
+    _say(
+        f"{verb} {folder / record.name} ({record.plan_bytes / 1e6:.1f} MB) in "
+        f"{record.build_seconds:.0f} s on {record.platform.gpu}; lowest cosine to the trained "
+        f"encoder {lowest:.6f}."
+    )
+
+
+def _as_json(engine: "CheckedEngine") -> dict[str, Any]:
+    return {**asdict(engine), "path": str(engine.path), "fresh": engine.fresh}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
