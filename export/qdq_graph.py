@@ -85,6 +85,11 @@ class QdqGraph:
         for node in self._model.graph.node:
             node.name = node.name or f"{node.op_type}_{node.output[0]}"
         self.layers = _layers(self._model, ShapedGraph(fp32))
+        named = {node for layer in self.layers for node in layer.nodes}
+        self._body = {layer.residual[1] for layer in self.layers if layer.residual is not None}
+        for node in self._model.graph.node:
+            if node.name in named:
+                self._body |= {node.input[0], node.output[0]}
 
     def ranges(self, calibration: U8, method: RangeMethod) -> TensorsData:
         """Ranges of all activations that may be quantised.
@@ -105,6 +110,9 @@ class QdqGraph:
                 calibrate_method=kind,
                 extra_options=options,
             )
+            if method != "min-max":
+                # The frame around the body may hold constants: nothing to make a histogram of.
+                calibrator.tensors_to_calibrate &= self._body
             for k in range(0, len(calibration), _CHUNK):
                 calibrator.collect_data(_Reader(calibration[k : k + _CHUNK]))
             return calibrator.compute_data()
