@@ -286,7 +286,7 @@ def list_records(folder: Path) -> Iterator[tuple[Path, EngineRecord | EngineErro
     """Every engine of a folder by its plan's path, with its record or why it has none."""
     if not folder.is_dir():
         return
-    names = {path.stem for path in folder.glob("*.json")}
+    names = {path.stem for path in folder.glob("*-trt*-sm*.json")}
     names |= {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
     for name in sorted(names):
         path = folder / f"{name}{SUFFIX}"

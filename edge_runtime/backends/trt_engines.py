@@ -4,6 +4,7 @@
 and pycuda load inside the functions, after a GPU was counted. Not run on a GPU yet.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.artefact import write_atomically
+from edge_runtime.artefact import MANIFEST, write_atomically
 from edge_runtime.backends.trt_library import require_tensorrt
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device
 from edge_runtime.engine_check import differences
 from edge_runtime.engine_store import (
+    ENGINES,
     SUFFIX,
     EngineOptions,
     EngineRecord,
@@ -235,7 +237,7 @@ def _source_record(
     """
     if source.name.endswith(SUFFIX):
         return source, read_record(source.with_name(sidecar_name(source.name)))
-    folder = source / "engines" if (source / "engines").is_dir() else source
+    folder = source / ENGINES if (source / MANIFEST).exists() else source
     wanted: list[Precision] = [precision] if precision else ["fp16", "int8", "fp32"]
     problems = []
     found = []
@@ -296,7 +298,8 @@ def _read_if_there(path: Path | None) -> bytes:
 
 def _keep(path: Path, data: bytes) -> None:
     """Write the timing cache where that is possible; a build does not fail for it."""
-    try:
-        write_atomically(path, data)
-    except OSError:
-        path.with_name(f".{path.name}.{os.getpid()}.tmp").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        try:
+            write_atomically(path, data)
+        finally:
+            path.with_name(f".{path.name}.{os.getpid()}.tmp").unlink(missing_ok=True)
