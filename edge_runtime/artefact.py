@@ -96,11 +96,20 @@ def made_by() -> str:
 
 
 @contextmanager
-def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[Path]:
+def writing_artefact(
+    root: Path, kind: Kind, meta: dict[str, Any], *, unlisted: str | None = None
+) -> Iterator[Path]:
     """Fill a folder under a temporary name; on leaving the block, seal and rename it to `root`.
 
     `meta` is read when the block ends, so the block may still add to it. If the block raises,
     nothing is left behind and an older artefact at `root` stays as it was.
+
+    Args:
+        root: the folder.
+        kind: which artefact.
+        meta: for the manifest.
+        unlisted: a folder in it whose files vouch for themselves and may change later, so the
+            manifest does not list them; an older artefact's are taken over.
 
     Raises:
         ArtefactError: `root` exists and is not an artefact of this kind, so it is not overwritten.
@@ -109,7 +118,7 @@ def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[P
     root.parent.mkdir(parents=True, exist_ok=True)
     _put_back(root)
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not _is_kind(root, kind))):
-        msg = f"{root} exists and is not a {kind} folder; remove it or choose another name"
+        msg = f"{root} exists and is not {_named(kind)} folder; remove it or choose another name"
         raise ArtefactError(msg)
     for leftover in _leftovers(root):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -117,7 +126,9 @@ def writing_artefact(root: Path, kind: Kind, meta: dict[str, Any]) -> Iterator[P
     temporary.mkdir()
     try:
         yield temporary
-        _seal(temporary, kind, meta)
+        if unlisted and (root / unlisted).is_dir() and not (temporary / unlisted).exists():
+            shutil.copytree(root / unlisted, temporary / unlisted, copy_function=_link)
+        _seal(temporary, kind, meta, unlisted)
         _swap_in(temporary, root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -146,7 +157,10 @@ def read_manifest(
         )
         schema = value["schema"]
     except FileNotFoundError as cause:
-        msg = f"{root} is not a {kind} folder: it has no {MANIFEST}. Make one with: {_maker(kind)}"
+        msg = (
+            f"{root} is not {_named(kind)} folder: it has no {MANIFEST}. Make one with: "
+            f"{_maker(kind)}"
+        )
         raise error(msg) from cause
     except (OSError, ValueError, KeyError, TypeError) as cause:
         msg = (
@@ -156,7 +170,8 @@ def read_manifest(
         raise error(msg) from cause
     if manifest.kind != kind:
         msg = (
-            f"{root} is a {manifest.kind} folder; expected a {kind}. Make one with: {_maker(kind)}"
+            f"{root} is {_named(manifest.kind)} folder; expected {_named(kind)}. Make one with: "
+            f"{_maker(kind)}"
         )
         raise error(msg)
     if schema != SCHEMA:
@@ -202,6 +217,10 @@ def open_artefact(
     return manifest
 
 
+def _named(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
+
+
 def _maker(kind: Kind) -> str:
     return {
         "checkpoint": "python -m train fit",
@@ -223,14 +242,24 @@ def _id_of(kind: Kind, files: dict[str, str], meta: dict[str, Any]) -> str:
     return sha256_of_json({"kind": kind, "files": files, "meta": meta})[:12]
 
 
-def _seal(folder: Path, kind: Kind, meta: dict[str, Any]) -> None:
+def _link(source: str, target: str) -> None:
+    """Take a file over without copying it, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _seal(folder: Path, kind: Kind, meta: dict[str, Any], unlisted: str | None) -> None:
     """Flush every file and write the manifest last."""
     meta = json.loads(json.dumps(meta))  # As it will be read: names of JSON are text.
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        files[path.relative_to(folder).as_posix()] = sha256_of(path)
+        name = path.relative_to(folder)
+        if name.parts[0] != unlisted:
+            files[name.as_posix()] = sha256_of(path)
     manifest = {
         "schema": SCHEMA,
         "kind": kind,

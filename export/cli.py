@@ -1,30 +1,21 @@
 """`python -m export …`: checkpoints to bundles, imagery to indexes."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.errors import InputError, SkyfixError
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the example below them on one line."""
+from edge_runtime.bundle import PRECISIONS
+from edge_runtime.command_line import HelpFormatter, run_command
+from edge_runtime.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except SkyfixError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("export: stopped; nothing half-written was left", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        "export", lambda: args.run(args), stopped="stopped; nothing half-written was left"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,29 +23,67 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m export", description="Make what flies: encoder bundles, satellite indexes."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown: dict[str, Any] = {"formatter_class": _HelpFormatter}
+    _add_bundle(commands)
+    _add_index(commands)
+    return parser
 
+
+def _add_bundle(commands: Any) -> None:
     bundle = commands.add_parser(
         "bundle",
-        help="checkpoint to ONNX, through gates",
-        epilog="Example: python -m export bundle --checkpoint ckpt --out bundle",
-        **shown,
+        help="checkpoint to ONNX and TensorRT, through gates",
+        epilog="Example: python -m export bundle --checkpoint ckpt --out bundle --calibration "
+        "photos area.tif",
+        formatter_class=HelpFormatter,
     )
-    bundle.add_argument("--checkpoint", type=Path, required=True, help="folder of train fit")
+    bundle.add_argument(
+        "--checkpoint",
+        required=True,
+        help="folder of train fit, official Sample4Geo file, timm weights file, or timm name",
+    )
+    bundle.add_argument("--architecture", help="timm name, for a file that does not say its own")
+    bundle.add_argument("--size-px", type=int, help="side of the input, for a file or timm name")
     bundle.add_argument("--out", type=Path, required=True, help="bundle folder to write")
     bundle.add_argument(
-        "--probes", type=Path, help="folder of photographs to use as probes beside made-up ones"
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="photographs and maps of yours: folders, images, GeoTIFFs; made-up images without",
+    )
+    bundle.add_argument("--tile-m", type=float, help="side of the squares cut from maps, m")
+    bundle.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["fp32", "fp16"],
+        help="what to export; fp32 always is",
+    )
+    bundle.add_argument(
+        "--int8-target",
+        choices=("cpu", "tensorrt"),
+        default="cpu",
+        help="whose kernels an INT8 encoder is for",
+    )
+    bundle.add_argument(
+        "--index", type=Path, help="satellite index to look places up in, as the last gate"
     )
     bundle.add_argument(
         "--embedding-size", type=int, help="keep so many numbers of an embedding (Matryoshka)"
     )
+    bundle.add_argument(
+        "--engine", action="store_true", help="build the TensorRT engine of this machine too"
+    )
     bundle.set_defaults(run=_bundle)
 
+
+def _add_index(commands: Any) -> None:
     index = commands.add_parser(
         "index",
         help="satellite imagery to a searchable map",
         epilog="Example: python -m export index --imagery map.tif --bundle bundle --out index",
-        **shown,
+        formatter_class=HelpFormatter,
     )
     index.add_argument(
         "--imagery", type=Path, nargs="+", required=True, help="georeferenced rasters (GeoTIFF, …)"
@@ -72,30 +101,49 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--quality", type=int, default=90, help="JPEG quality of kept imagery")
     index.add_argument("--backend", default="auto", help="auto, ort-cpu or ort-cuda")
     index.set_defaults(run=_index)
-    return parser
 
 
 def _bundle(args: argparse.Namespace) -> None:
-    from edge_runtime.source import PHOTO_SUFFIXES
     from export.bundle_export import export_bundle
+    from export.checkpoint_source import open_checkpoint
+    from train.progress import progress_bars
 
-    probes: list[Path] = []
-    if args.probes is not None:
-        if not args.probes.is_dir():
-            msg = f"{args.probes} is not a folder; expected photographs"
-            raise InputError(msg)
-        probes = sorted(p for p in args.probes.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
-    done = export_bundle(
-        args.checkpoint,
-        args.out,
-        probe_paths=probes,
-        embedding_size=args.embedding_size,
-        say=print,
-    )
-    print(
-        f"Bundle with {', '.join(done.shipped)} written to {args.out}. "
-        f"Next: python -m export index --bundle {args.out} --imagery MAP.tif --out index"
-    )
+    if args.engine:
+        from edge_runtime.backends.trt_library import require_tensorrt
+
+        require_tensorrt()  # Before minutes are spent on the rest.
+    opened = open_checkpoint(args.checkpoint, architecture=args.architecture, size_px=args.size_px)
+    with progress_bars() as progress:
+        done = export_bundle(
+            opened,
+            args.out,
+            calibration=args.calibration,
+            precisions=["fp32", *(p for p in args.precision if p != "fp32")],
+            embedding_size=args.embedding_size,
+            index=args.index,
+            int8_target=args.int8_target,
+            tile_m=args.tile_m,
+            say=progress.say,
+            progress=progress,
+        )
+    print(f"Bundle with {', '.join(done.shipped)} written to {args.out}.")
+    if args.engine:
+        _build_engine(args.out)
+    print(f"Next: python -m export index --bundle {args.out} --imagery MAP.tif --out index")
+
+
+def _build_engine(root: Path) -> None:
+    from edge_runtime.backends.trt_engines import build_engine
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.engine_progress import BuildLine
+    from edge_runtime.engine_store import EngineOptions, engines_of
+
+    bundle, line = Bundle.open(root), BuildLine()
+    try:
+        record = build_engine(bundle, EngineOptions(), progress=line)
+    finally:
+        line.close()
+    print(f"Engine written to {engines_of(bundle) / record.name}.")
 
 
 def _index(args: argparse.Namespace) -> None:

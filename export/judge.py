@@ -100,9 +100,7 @@ class Judge:
         Raises:
             GateError: the first gate that fails.
         """
-        gates = gate_encoder(
-            embed, self._probes, self.reference, precision, where=where, batches=BATCHES
-        )
+        gates = self.judge_probes(embed, precision, where=where)
         if self._index is None:
             return Verdict(gates, None)
         found = self._quality(embed, f"views, {precision}")
@@ -116,6 +114,16 @@ class Judge:
             found=found,
         )
         return Verdict(gates, report)
+
+    def judge_probes(self, embed: Embed, precision: Precision, *, where: str = "") -> GateReport:
+        """Put an encoder through the gates on probes alone.
+
+        Raises:
+            GateError: the first gate that fails.
+        """
+        return gate_encoder(
+            embed, self._probes, self.reference, precision, where=where, batches=BATCHES
+        )
 
     def _quality(self, embed: Embed, stage: str) -> PlaceQuality:
         embeddings = embed_queries(embed, self._queries, stage=stage, progress=self._progress)

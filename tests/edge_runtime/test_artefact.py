@@ -226,7 +226,7 @@ def test_a_missing_folder_is_refused_with_how_to_make_one(tmp_path: Path) -> Non
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "out")
-    with pytest.raises(ArtefactError, match=r"is a bundle folder; expected a index.*export index"):
+    with pytest.raises(ArtefactError, match=r"is a bundle folder; expected an index.*export index"):
         open_artefact(tmp_path / "out", "index")
 
 
@@ -320,7 +320,7 @@ def test_what_is_not_an_artefact_of_this_kind_is_never_overwritten(
     else:
         write(root)
     before = root.read_bytes() if root.is_file() else contents(root)
-    refused = pytest.raises(ArtefactError, match="is not a index folder; remove it or choose")
+    refused = pytest.raises(ArtefactError, match="is not an index folder; remove it or choose")
     with refused, writing_artefact(root, "index", {}) as _:
         pytest.fail("the block must not run")
     assert (root.read_bytes() if root.is_file() else contents(root)) == before
@@ -329,3 +329,28 @@ def test_what_is_not_an_artefact_of_this_kind_is_never_overwritten(
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert write(tmp_path / "out").meta == {"n": 1}
+
+
+def test_an_unlisted_folder_is_taken_over_and_may_change_later(tmp_path: Path) -> None:
+    root = tmp_path / "bundle"
+    with writing_artefact(root, "bundle", {}) as folder:
+        (folder / "a.txt").write_text("one")
+    (root / "engines").mkdir()
+    (root / "engines" / "x.engine").write_bytes(b"plan")
+    first = open_artefact(root, "bundle")
+    with writing_artefact(root, "bundle", {}, unlisted="engines") as folder:
+        (folder / "a.txt").write_text("one")
+    assert (root / "engines" / "x.engine").read_bytes() == b"plan"
+    manifest = open_artefact(root, "bundle")
+    assert manifest.files == first.files
+    assert manifest.id == first.id
+    (root / "engines" / "x.engine").write_bytes(b"another")
+    assert open_artefact(root, "bundle").id == first.id
+
+
+def test_an_unlisted_folder_made_anew_is_not_listed_either(tmp_path: Path) -> None:
+    with writing_artefact(tmp_path / "bundle", "bundle", {}, unlisted="engines") as folder:
+        (folder / "engines").mkdir()
+        (folder / "engines" / "y.engine").write_bytes(b"plan")
+    assert open_artefact(tmp_path / "bundle", "bundle").files == {}
+    assert (tmp_path / "bundle" / "engines" / "y.engine").exists()

@@ -62,7 +62,7 @@ def test_what_is_not_a_bundle_is_refused_with_how_to_make_one(
 ) -> None:
     with pytest.raises(BundleError, match="python -m export bundle"):
         Bundle.open(tmp_path)
-    with pytest.raises(BundleError, match="is a index folder; expected a bundle"):
+    with pytest.raises(BundleError, match="is an index folder; expected a bundle"):
         Bundle.open(index_dir)
 
 

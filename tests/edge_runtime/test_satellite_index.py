@@ -313,5 +313,5 @@ def test_what_is_not_an_index_is_refused_with_how_to_make_one(
 ) -> None:
     with pytest.raises(IndexFolderError, match="python -m export index"):
         SatelliteIndex.open(tmp_path)
-    with pytest.raises(IndexFolderError, match="is a bundle folder; expected a index"):
+    with pytest.raises(IndexFolderError, match="is a bundle folder; expected an index"):
         SatelliteIndex.open(bundle_dir)

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 import export.bundle_export
+from edge_runtime.artefact import sha256_of
 from edge_runtime.backends.protocol import open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ArtefactError, BundleError, GateError, InputError
+from edge_runtime.preprocess import resize_to_encoder
 from export.bundle_export import export_bundle
+from export.judge import onnx_embed
 from train.encoder import load_checkpoint
 
 U8 = npt.NDArray[np.uint8]
@@ -29,14 +32,14 @@ def sound(exported: Export) -> Any:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
     """Let the files of some precisions answer wrongly."""
-    embed = export.bundle_export._embed
+    sound = onnx_embed
 
-    def wrong(path: Path, images: U8) -> F32:
-        found = embed(path, images)
+    def wrong(path: Path) -> Callable[[U8], F32]:
+        embed = sound(path)
         spoilt = any(precision in path.name for precision in precisions)
-        return np.ascontiguousarray(found[:, ::-1]) if spoilt else found
+        return lambda images: np.ascontiguousarray(embed(images)[:, :: -1 if spoilt else 1])
 
-    monkeypatch.setattr(export.bundle_export, "_embed", wrong)
+    monkeypatch.setattr(export.bundle_export, "onnx_embed", wrong)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -88,10 +91,12 @@ def test_the_probes_in_the_bundle_are_the_trained_encoders_answers(sound: Any) -
 
 def test_what_the_gates_measured_is_in_the_manifest_and_was_said(sound: Any) -> None:
     bundle = Bundle.open(sound.bundle)
-    assert set(sound.result.shipped) == set(bundle.precisions) == {"fp32", "fp16"}
-    assert sound.result.refused == {}
-    for precision, report in sound.result.shipped.items():
-        assert bundle.precisions[precision] == report.to_json()
+    assert set(sound.shipped) == set(bundle.precisions) == {"fp32", "fp16"}
+    assert sound.refused == bundle.manifest.meta["refused"] == {}
+    for precision, report in sound.shipped.items():
+        assert bundle.precisions[precision] == report
+        assert report["onnx_sha256"] == sha256_of(bundle.onnx_path(precision))
+        assert report["size_bytes"] == bundle.onnx_path(precision).stat().st_size
         assert any(line.startswith(f"{precision}: ") for line in sound.said)
     assert set(digests(sound.bundle)) == {
         "manifest.json",
@@ -149,10 +154,10 @@ def test_an_interrupted_export_leaves_the_older_bundle_whole(
     out = tmp_path / "bundle"
     shutil.copytree(sound.bundle, out)
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export.bundle_export, "run_gates", stop)
+    monkeypatch.setattr("export.judge.gate_encoder", stop)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(sound.checkpoint, out)
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
@@ -176,9 +181,11 @@ def test_ones_own_photographs_become_probes(sound: Any, tmp_path: Path) -> None:
         image = np.random.default_rng(n).integers(0, 256, (70, 90, 3), np.uint8)
         paths.append(tmp_path / f"{n}.png")
         cv2.imwrite(str(paths[-1]), image)
-    export_bundle(sound.checkpoint, tmp_path / "bundle", probe_paths=paths)
+    export_bundle(sound.checkpoint, tmp_path / "bundle", calibration=paths)
     images, _ = Bundle.open(tmp_path / "bundle").probes()
-    assert len(images) == 19
+    assert len(images) == 32
+    last = np.asarray(cv2.imread(str(paths[2])), np.uint8)[..., ::-1]  # Every third judges.
+    assert np.array_equal(images[16], resize_to_encoder(last.copy(), sound.encoder.spec))
 
 
 def test_a_probe_that_cannot_be_read_is_refused_before_anything_is_written(
@@ -186,7 +193,7 @@ def test_a_probe_that_cannot_be_read_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "x.jpg").write_bytes(b"no")
     with pytest.raises(InputError, match=r"x\.jpg cannot be read"):
-        export_bundle(sound.checkpoint, tmp_path / "bundle", probe_paths=[tmp_path / "x.jpg"])
+        export_bundle(sound.checkpoint, tmp_path / "bundle", calibration=[tmp_path / "x.jpg"])
     assert not (tmp_path / "bundle").exists()
 
 

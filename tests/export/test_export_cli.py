@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,12 @@ def test_bundle_and_index_are_made_from_the_command_line(
     picture = np.random.default_rng(1).integers(0, 256, (80, 80, 3), np.uint8)
     cv2.imwrite(str(probes / "a.JPG"), picture)
     (probes / "notes.txt").write_text("not a photograph")
-    arguments = ["--checkpoint", str(checkpoint), "--out", str(out), "--probes", str(probes)]
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(out), "--calibration", str(probes)]
     assert main(["bundle", *arguments]) == 0
     said = capsys.readouterr().out
     assert "Bundle with fp32, fp16 written to" in said
     assert f"Next: python -m export index --bundle {out}" in said
-    assert len(Bundle.open(out).probes()[0]) == 17
+    assert len(Bundle.open(out).probes()[0]) == 32
 
     index = tmp_path / "index"
     arguments = ["--imagery", str(imagery), "--bundle", str(out), "--out", str(index)]
@@ -76,12 +77,60 @@ def test_bundle_and_index_are_made_from_the_command_line(
     assert len(opened) == 17 * 17
 
 
+@pytest.mark.usefixtures("quick_export")
+def test_an_index_of_ones_own_is_the_last_gate(
+    exported: Export, imagery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, out, index = exported("test_resnet"), tmp_path / "bundle", tmp_path / "index"
+    arguments = ["--imagery", str(imagery), "--bundle", str(made.bundle), "--out", str(index)]
+    assert main(["index", *arguments, "--backend", "ort-cpu"]) == 0
+    capsys.readouterr()
+    arguments = ["--checkpoint", str(made.checkpoint), "--out", str(out), "--index", str(index)]
+    assert main(["bundle", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "on the index recall@1" in said
+    bundle = Bundle.open(out)
+    for precision in ("fp32", "fp16"):
+        measured = bundle.precisions[precision]["on_index"]
+        assert (measured["queries"], measured["tiles"]) == (200, 17 * 17)
+        assert measured["reference"] == bundle.precisions["fp32"]["on_index"]["reference"]
+        assert measured["found"]["recall_at_10"] > 0
+
+
+def test_an_index_that_is_none_is_refused_before_anything_is_exported(
+    exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = exported("test_resnet")
+    line = refused(
+        capsys,
+        *("bundle", "--checkpoint", made.checkpoint, "--out", tmp_path / "b"),
+        *("--index", made.bundle),
+    )
+    assert "is a bundle folder; expected an index" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_without_tensorrt_is_refused_before_minutes_are_spent(
+    exported: Export,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    checkpoint = exported("test_resnet").checkpoint
+    line = refused(
+        capsys, "bundle", "--checkpoint", checkpoint, "--out", tmp_path / "b", "--engine"
+    )
+    assert "TensorRT" in line or "CUDA" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_checkpoint_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing, out = tmp_path / "nothing", tmp_path / "bundle"
     line = refused(capsys, "bundle", "--checkpoint", missing, "--out", out)
-    assert "Make one with: python -m train fit" in line
+    assert "expected a folder written by python -m train, a file of" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,14 +142,14 @@ def test_a_bundle_given_as_checkpoint_is_one_line(
     assert "is a bundle folder; expected a checkpoint" in line
 
 
-def test_a_missing_probe_folder_is_one_line(
+def test_a_missing_calibration_folder_is_one_line(
     exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, out = exported("test_resnet").checkpoint, tmp_path / "b"
     line = refused(
-        capsys, "bundle", "--checkpoint", checkpoint, "--out", out, "--probes", tmp_path / "no"
+        capsys, "bundle", "--checkpoint", checkpoint, "--out", out, "--calibration", tmp_path / "no"
     )
-    assert "expected photographs" in line
+    assert "expected a folder of photographs or a raster" in line
 
 
 def test_a_missing_bundle_is_one_line(
