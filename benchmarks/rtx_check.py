@@ -25,7 +25,7 @@ from edge_runtime.errors import InputError
 LIBRARY_WHEEL = "onnxruntime_ep_nv_tensorrt_rtx"
 BINDINGS = "tensorrt_rtx_bindings"
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
-_WORKSPACE_BYTES = 1 << 30
+_WORKSPACE_BYTES = 16 << 30
 _LARGEST_PX = 384
 _TIMEOUT_S = 1800
 OTHER_ENCODERS = (
@@ -130,7 +130,10 @@ def check_encoder(encoder: str, size_px: int, *, site: Path, work: Path, run: Ru
     me = [sys.executable, "-m", "benchmarks.rtx_check"]
     checkpoint, bundle = work / "checkpoint", work / "bundle"
     for command in (
-        [*me, "--make-checkpoint", encoder, "--size-px", str(size_px), "--work", str(checkpoint)],
+        [
+            *(sys.executable, "-m", "benchmarks.random_checkpoint", encoder),
+            *("--size-px", str(size_px), "--out", str(checkpoint)),
+        ],
         [
             *(sys.executable, "-m", "export", "bundle"),
             *("--checkpoint", str(checkpoint), "--out", str(bundle)),
@@ -138,7 +141,7 @@ def check_encoder(encoder: str, size_px: int, *, site: Path, work: Path, run: Ru
     ):
         done = run(command)
         if done.returncode != 0:
-            what = "no checkpoint" if "--make-checkpoint" in command else "not exported"
+            what = "no checkpoint" if "bundle" not in command else "not exported"
             verdict = f"{what}: {_last_line(done)}"
             return [Build(encoder=encoder, size_px=size_px, precision="all", verdict=verdict)]
     builds = []
@@ -208,16 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("encoders", nargs="*", help="timm names; by default all of the check")
     parser.add_argument("--libraries", type=Path, default=Path("out/rtx/site"))
     parser.add_argument("--work", type=Path, default=Path("out/rtx/check"))
-    parser.add_argument("--make-checkpoint", metavar="ENCODER", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help=argparse.SUPPRESS)
     parser.add_argument("--size-px", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
     def run() -> int:
-        if args.make_checkpoint:
-            _make_checkpoint(args.make_checkpoint, args.size_px, args.work)
-        elif args.build:
+        if args.build:
             use_tensorrt_rtx(args.libraries)
             print(json.dumps(asdict(build_one(args.build, args.precision, args.size_px))))
         else:
@@ -228,15 +228,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command("rtx-check", run, stopped="stopped; rows so far are in rows.jsonl")
-
-
-def _make_checkpoint(encoder: str, size_px: int, to: Path) -> None:
-    import torch
-
-    from train.encoder import new_encoder, save_checkpoint
-
-    torch.manual_seed(0)
-    save_checkpoint(to, new_encoder(encoder, size_px=size_px), {})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+import benchmarks.cli
+import edge_runtime.cli
+import export.cli
+import train.cli
+from benchmarks import gpu_check
+from benchmarks.gpu_steps import ENCODERS, gpu_steps, latency_rows
+from benchmarks.steps import Step, run_steps
+from edge_runtime.engine_store import Platform
+from edge_runtime.errors import EngineError
+
+PARSERS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
+    "benchmarks": benchmarks.cli._parser,
+    "edge_runtime": edge_runtime.cli._parser,
+    "export": export.cli._parser,
+    "train": train.cli._parser,
+}
+PLATFORM = Platform(
+    tensorrt="10.3.0",
+    gpu="Orin",
+    compute_capability="8.7",
+    driver="540.4.0",
+    cuda_driver="12.6",
+    cuda_runtime="12.6",
+)
+
+
+def no_gpu() -> Platform:
+    msg = "no CUDA device was found (driver missing or no GPU)"
+    raise EngineError(msg)
+
+
+@pytest.mark.parametrize("given", [None, Path("trained")], ids=["random", "given"])
+def test_every_command_is_one_that_its_program_takes(given: Path | None) -> None:
+    checked = set()
+    for step in gpu_steps(Path("work"), dict.fromkeys(ENCODERS, given), gpus=2):
+        if "-m" in step.command:
+            module = step.command.index("-m", step.command[1:3].count("torch.distributed.run") * 4)
+            parser = PARSERS.get(step.command[module + 1])
+            if parser is not None:
+                parser().parse_args(step.command[module + 2 :])
+                checked.add(step.command[module + 1])
+    assert checked == set(PARSERS)
+
+
+def test_steps_have_names_of_their_own_and_need_only_earlier_ones() -> None:
+    names: list[str] = []
+    for step in gpu_steps(Path("work"), dict.fromkeys(ENCODERS), gpus=1):
+        assert set(step.needs) <= set(names), step.name
+        names.append(step.name)
+    assert len(set(names)) == len(names)
+
+
+def test_both_encoders_are_built_run_refitted_and_timed_on_every_backend() -> None:
+    text = [" ".join(s.command) for s in gpu_steps(Path("w"), dict.fromkeys(ENCODERS), gpus=1)]
+    for name in ENCODERS:
+        for words in (
+            f"engine build w/{name}/bundle --precision fp16 --for tensorrt",
+            f"bundle verify w/{name}/bundle --backend tensorrt",
+            f"engine refit w/{name}/bundle-2 --from w/{name}/bundle",
+            f"engine check w/{name}/bundle",
+            *(f"{name}/bundle --backend {b} " for b in ("tensorrt", "ort-cuda", "ort-tensorrt")),
+        ):
+            assert any(words in line for line in text), words
+
+
+def test_two_gpus_are_needed_for_nccl_and_one_is_no_failure() -> None:
+    def nccl(gpus: int) -> Step:
+        return gpu_steps(Path("w"), dict.fromkeys(ENCODERS), gpus=gpus)[-1]
+
+    assert nccl(1).left_out == "needs two GPUs, here is 1"
+    assert nccl(2).left_out == ""
+
+
+def test_a_machine_without_a_gpu_gets_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "require_tensorrt", no_gpu)
+    assert gpu_check.main(["--out", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err == (
+        "gpu-check: no CUDA device was found (driver missing or no GPU)\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("code", "status"), [("print('ok')", 0), ("raise SystemExit(3)", 1)])
+def test_the_exit_status_says_whether_all_passed(
+    code: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) -> list[Step]:
+        row = {"backend": "tensorrt", "provider": "TensorRT", "precision": "fp16"}
+        times = {"p50_ms": 1.234, "p90_ms": 2.0, "p99_ms": 3.0, "first_ms": 40.0}
+        path = latency_rows(work, "tiny")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({**row, **times}) + "\n")
+        return [Step(name="only", shows="it", command=(sys.executable, "-c", code))]
+
+    monkeypatch.setattr(gpu_check, "require_tensorrt", lambda: PLATFORM)
+    monkeypatch.setattr(gpu_check, "gpu_steps", steps)
+    assert gpu_check.main(["--out", str(tmp_path)]) == status
+    (summary,) = tmp_path.glob("*/summary.md")
+    text = summary.read_text()
+    assert "Orin, compute capability 8.7" in text
+    assert "| tiny | tensorrt (TensorRT) | fp16 | 1.23 | 2.00 | 3.00 | 40.00 |" in text
+    assert "| only | it | " in text
+
+
+def test_checkpoints_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu_check.main(["--checkpoint", "a/best", "b/best", "--out", str(tmp_path)]) == 2
+    assert "give folders of different names" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_up_to_the_gpu_every_step_really_runs(tmp_path: Path) -> None:
+    """With a tiny network: weights, other weights, both bundles, and one backend's times."""
+    from benchmarks.random_checkpoint import random_checkpoint
+
+    given = tmp_path / "small"
+    random_checkpoint("test_convnext", 64, given)
+    steps = gpu_steps(tmp_path / "work", {"small": given}, gpus=0)
+    names = ("small-export", "small-other-weights", "small-other-export", "small-latency-ort-cpu")
+    outcomes = run_steps([s for s in steps if s.name in names], tmp_path / "logs")
+    assert [o.verdict for o in outcomes] == ["passed"] * 4, [o.note for o in outcomes]
+    (row,) = latency_rows(tmp_path / "work", "small").read_text().splitlines()
+    assert json.loads(row)["p50_ms"] > 0
