@@ -175,8 +175,13 @@ class TensorRtRunner:
 
     def _record_single_image(self) -> None:
         """Record one image's work as a graph, and keep it only if it answers as without one."""
-        self._host_images[0] = np.arange(self._host_images[0].size).reshape(self._image) % 251
+        ramp = (np.arange(self._host_images[0].size) % 251).astype(np.uint8).reshape(self._image)
+        self._host_images[0] = ramp
         plain = self._run(1).copy()  # TensorRT wants one plain run before a capture.
+        # The graph must not find its answer lying there already.
+        self._host_images[0] = ramp[::-1]
+        self._run(1)
+        self._host_images[0] = ramp
         context, stream = self._contexts[0], self._stream
         try:
             self._graph = CudaGraph(

@@ -271,10 +271,11 @@ def make_tensorrt(gpu: "Gpu") -> ModuleType:
             return HostMemory(_plan(head, gpu.other_weights(onnx) if gpu.other_weights else onnx))
 
     class ExecutionContext:
+        _shape: Any = None
+
         def __init__(self, engine: "Engine") -> None:
             self._engine, self._profile = engine, -1
             self._addresses: dict[str, int] = {}
-            self._shape: Any = None
 
         def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
             self._profile = profile_index
