@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ def install(machine: "Gpu", monkeypatch: pytest.MonkeyPatch) -> None:
         "pycuda": pycuda,
         "pycuda.driver": cuda,
     }.items():
+        module.__spec__ = ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
     for name in _BOUND_TO_TENSORRT:
         monkeypatch.delitem(sys.modules, _RUNTIME + name, raising=False)
