@@ -8,10 +8,10 @@ BIN    := $(VENV)/bin
 # onnxruntime and onnxruntime-gpu install the same module: take the one this machine can use.
 RUNTIME := $(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),gpu,cpu)
 
-.PHONY: demo test test-unit test-wheel check format install clean help
+.PHONY: demo test test-unit test-wheel check format gpu-check rtx-check install clean help
 
 help:
-	@sed -n '2,3p' Makefile | cut -c3-; echo "  make check, format, test-unit, test-wheel, clean"
+	@sed -n '2,3p' Makefile | cut -c3-; echo "  make check, format, test-unit, test-wheel, gpu-check, rtx-check, clean"
 
 install: $(VENV)/installed
 
@@ -39,6 +39,12 @@ test-wheel: install
 
 check: install
 	@scripts/check
+
+gpu-check: install
+	@scripts/gpu-check
+
+rtx-check: install
+	@scripts/rtx-check
 
 format: install
 	$(BIN)/ruff format
