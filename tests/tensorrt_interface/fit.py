@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.tensorrt_interface.recording import PYCUDA, record_path
+from tests.tensorrt_interface.recording import PYCUDA
 from tests.tensorrt_interface.typing_stubs import typing_stub
 
 MODULES = ("tensorrt", "pycuda")
@@ -49,16 +49,16 @@ def users_of_gpu_libraries(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.py")) if _imports(path.read_text())]
 
 
-def findings(folder: Path, version: str, work: Path) -> list[Finding]:
+def findings(folder: Path, record: Path, work: Path) -> list[Finding]:
     """What in the files of a package does not fit a version of TensorRT, or cannot be checked.
 
     Args:
         folder: the package; its name is kept, so that its files import one another.
-        version: a recorded version of the TensorRT bindings.
+        record: what a version of the TensorRT bindings offers.
         work: folder for the copy, the stubs and mypy's cache; may be used again, which is faster.
     """
     stubs, copy = work / "stubs", work / "copy"
-    write_stubs(stubs, version)
+    write_stubs(stubs, record)
     _copy_without_silencers(folder, copy / folder.name)
     users = [p.relative_to(copy) for p in users_of_gpu_libraries(copy / folder.name)]
     if not users:
@@ -69,11 +69,11 @@ def findings(folder: Path, version: str, work: Path) -> list[Finding]:
     ]
 
 
-def write_stubs(stubs: Path, version: str) -> None:
+def write_stubs(stubs: Path, record: Path) -> None:
     """Lay stubs of a recorded version, and of pycuda, into a folder for mypy."""
     (stubs / "pycuda").mkdir(parents=True, exist_ok=True)
     texts = {
-        "tensorrt.pyi": typing_stub(json.loads(record_path(version).read_text())),
+        "tensorrt.pyi": typing_stub(json.loads(record.read_text())),
         "pycuda/driver.pyi": typing_stub(json.loads(PYCUDA.read_text())),
         "pycuda/__init__.pyi": "",
     }

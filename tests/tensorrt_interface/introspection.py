@@ -19,7 +19,7 @@ LEFT_OUT = re.compile(
 """Classes for building networks by hand and for writing plugins: not recorded."""
 _OVERLOAD = re.compile(r"^\d+\. (?P<name>\w+)(?P<signature>\(.*)$", re.MULTILINE)
 _PREFIX = re.compile(
-    r"\b(tensorrt_bindings\.tensorrt\.|nvinfer1::|(typing_extensions|collections\.abc)\.(?=Buffer))"
+    r"\b(tensorrt(_bindings)?\.tensorrt\.|nvinfer1::|(typing_extensions|collections\.abc)\.(?=Buffer))"
 )
 """Module names in signatures; that of Buffer depends on the version of Python."""
 _DEFAULT_MEMBER = re.compile(r"<([\w.]+): -?\w+>")

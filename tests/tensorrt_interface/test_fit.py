@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.tensorrt_interface.fit import findings, users_of_gpu_libraries
-from tests.tensorrt_interface.recording import VERSIONS
+from tests.tensorrt_interface.recording import VERSIONS, record_path
 
 RUNTIME = Path(__file__).parents[2] / "edge_runtime"
 
@@ -100,7 +100,7 @@ def test_some_of_the_runtime_uses_tensorrt_and_pycuda() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_all_that_the_runtime_touches_of_tensorrt_exists(version: str, work: Path) -> None:
-    found = findings(RUNTIME, version, work)
+    found = findings(RUNTIME, record_path(version), work)
     assert not found, "\n".join(map(str, found))
 
 
@@ -109,7 +109,7 @@ def test_code_that_fits_is_left_alone(version: str, work: Path, tmp_path: Path) 
     package = tmp_path / "fitting"
     package.mkdir()
     (package / "engine.py").write_text(FITTING)
-    assert findings(package, version, work) == []
+    assert findings(package, record_path(version), work) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -119,7 +119,7 @@ def test_each_planted_mistake_is_found(version: str, work: Path, tmp_path: Path)
     package.mkdir()
     for number, (line, _) in enumerate(planted):
         (package / f"plant{number}.py").write_text(HEAD + line + "\n")
-    found = findings(package, version, work)
+    found = findings(package, record_path(version), work)
     for number, (line, expected) in enumerate(planted):
         of_this = [f.what for f in found if f.file.endswith(f"/plant{number}.py")]
         assert any(expected in what for what in of_this), f"{line}: {of_this}"
@@ -130,4 +130,4 @@ def test_what_only_11_lacks_is_no_finding_for_10(work: Path, tmp_path: Path) -> 
     package.mkdir()
     for number, (line, _) in enumerate(OF_TENSORRT_8_OR_10):
         (package / f"plant{number}.py").write_text(HEAD + line + "\n")
-    assert findings(package, "10.3.0", work) == []
+    assert findings(package, record_path("10.3.0"), work) == []
