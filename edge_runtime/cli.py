@@ -1,36 +1,20 @@
 """The command `skyfix`. Heavy modules load inside the commands, so help is instant."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.engine_cli import add_engine_commands
-from edge_runtime.errors import SkyfixError
 
 _BACKENDS = ("auto", "ort-cpu", "ort-cuda", "tensorrt", "ort-tensorrt")
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults there are, and keeps an example on one line."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
-    try:
-        status: int = args.run(args)
-    except SkyfixError as error:
-        print(f"skyfix: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("skyfix: stopped; the log holds every finished frame", file=sys.stderr)
-        return 130
-    return status
+    return run_command("skyfix", lambda: args.run(args), stopped=args.stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,10 +24,11 @@ def _parser() -> argparse.ArgumentParser:
         "carried on board, without GNSS.",
         epilog="Start with: skyfix doctor",
     )
+    parser.set_defaults(stopped="stopped; the log holds every finished frame")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def shown(example: str) -> dict[str, Any]:
-        return {"formatter_class": _HelpFormatter, "epilog": f"Example: skyfix {example}"}
+        return {"formatter_class": HelpFormatter, "epilog": f"Example: skyfix {example}"}
 
     run = commands.add_parser(
         "run",
@@ -136,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="for programs")
     info.set_defaults(run=_index_info)
 
-    add_engine_commands(commands, _HelpFormatter)
+    add_engine_commands(commands, HelpFormatter)
 
     doctor = commands.add_parser(
         "doctor", help="what works on this machine", **shown("doctor --bundle bundle --index index")

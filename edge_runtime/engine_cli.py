@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from edge_runtime.engine_store import EngineOptions, EngineRecord
 
 _PRECISIONS = ("fp16", "fp32", "int8")
+_STOPPED = "stopped; engines are as they were"
 _TARGETS = ("tensorrt", "ort-tensorrt")
 
 
@@ -73,7 +73,7 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
     )
     build.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
     build.add_argument("--json", action="store_true", help="for programs")
-    build.set_defaults(run=_stoppable(_build))
+    build.set_defaults(run=_build, stopped=_STOPPED)
 
     check = engines.add_parser(
         "check", help="are the engines those of this bundle and machine?", **shown("check bundle")
@@ -82,7 +82,7 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
     check.add_argument("--engines", type=Path, help="folder of engines; BUNDLE/engines by default")
     check.add_argument("--rebuild", action="store_true", help="build again what does not fit")
     check.add_argument("--json", action="store_true", help="for programs")
-    check.set_defaults(run=_stoppable(_check))
+    check.set_defaults(run=_check, stopped=_STOPPED)
 
     listing = engines.add_parser("list", help="what engines there are", **shown("list bundle"))
     listing.add_argument("bundle", type=Path, help="encoder folder")
@@ -106,18 +106,7 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
     refit.add_argument("--precision", choices=_PRECISIONS, help="which engine of a folder")
     refit.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
     refit.add_argument("--json", action="store_true", help="for programs")
-    refit.set_defaults(run=_stoppable(_refit))
-
-
-def _stoppable(command: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
-    def run(args: argparse.Namespace) -> int:
-        try:
-            return command(args)
-        except KeyboardInterrupt:
-            sys.stderr.write("skyfix: stopped; engines are as they were\n")
-            return 130
-
-    return run
+    refit.set_defaults(run=_refit, stopped=_STOPPED)
 
 
 def _build(args: argparse.Namespace) -> int:

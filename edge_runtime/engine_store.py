@@ -13,6 +13,7 @@ Nothing here needs TensorRT.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -190,12 +191,14 @@ def write_engine(folder: Path, plan: bytes, record: EngineRecord) -> EngineRecor
     value = {"schema": SCHEMA, **asdict(record)}
     value["sha256"] = sha256_of_json(value)
     waiting = folder / _waiting_name(record.name, record.plan_sha256)
+    text = (json.dumps(value, indent=1) + "\n").encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        write_atomically(waiting, plan)
-        write_atomically(folder / record.sidecar, (json.dumps(value, indent=1) + "\n").encode())
-        settle(folder, record)
+        with _locked(folder):
+            _sweep(folder)
+            write_atomically(waiting, plan)
+            write_atomically(folder / record.sidecar, text)
+            settle(folder, record)
     except BaseException as error:
         committed = _recorded_digest(folder / record.sidecar) == record.plan_sha256
         for leftover in folder.glob(f".*.{os.getpid()}.tmp"):
@@ -298,6 +301,31 @@ def list_records(folder: Path) -> Iterator[tuple[Path, EngineRecord | EngineErro
             yield path, record
 
 
+def is_abandoned(temporary: Path) -> bool:
+    """Whether the process whose number a name ends in, as `.123.tmp`, is no more."""
+    found = re.search(r"\.(\d+)\.tmp$", temporary.name)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one writer at a time into a folder, on this machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _waiting_name(name: str, digest: str) -> str:
     return f".{name}.{digest[:12]}.new"
 
@@ -310,7 +338,10 @@ def _recorded_digest(sidecar: Path) -> str | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove plans that were laid down and never came into force."""
+    """Remove plans that were laid down and never came into force. The folder is locked."""
+    for temporary in folder.glob(".*.tmp"):
+        if temporary.is_file() and is_abandoned(temporary):
+            temporary.unlink(missing_ok=True)
     for waiting in folder.glob(f".*{SUFFIX}.*.new"):
         name, _, digest = waiting.name[1 : -len(".new")].rpartition(".")
         recorded = _recorded_digest(folder / sidecar_name(name))

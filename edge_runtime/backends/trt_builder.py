@@ -180,10 +180,9 @@ def _built(
 def _refused(onnx: Path, errors: list[trt.ParserError]) -> str:
     reasons = []
     for error in errors:
-        where = f"node {error.node()}"
-        if error.node_operator():
-            where += f" {error.node_operator()} {error.node_name()}".rstrip()
-        reasons.append(f"{' '.join(error.desc().split())} ({where}, {error.code()})")
+        at = f"node {error.node()} {error.node_operator()} {error.node_name()}".rstrip()
+        where = f"{at}, " if error.node() >= 0 else ""
+        reasons.append(f"{' '.join(error.desc().split())} ({where}{error.code()})")
     return (
         f"TensorRT {trt.__version__} refuses {onnx}: "
         + ("; ".join(reasons) or "its parser gave no reason")

@@ -20,7 +20,7 @@ from edge_runtime.artefact import sha256_of, sha256_of_json, write_atomically
 from edge_runtime.backends.ort import OrtBackend, tensorrt_options
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device
-from edge_runtime.engine_store import engines_of
+from edge_runtime.engine_store import engines_of, is_abandoned
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
 
@@ -70,7 +70,9 @@ def prepare_ort_tensorrt(
     temporary = folder / f".{_PREFIX}{precision}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in folder.glob(f".{_PREFIX}*.tmp"):
+            if is_abandoned(leftover) or leftover == temporary:
+                shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
         backend = _backend(bundle, precision, temporary, max_batch)
         try:

@@ -1,6 +1,7 @@
 """`skyfix engine …` as typed, on a machine with stand-ins for TensorRT and a GPU."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_ort_tensorrt_that_was_asked_for_must_work(
     assert main(["engine", "build", str(own_bundle), "--for", "ort-tensorrt"]) == 2
     assert "has no TensorrtExecutionProvider" in one_line(capfd)
     assert gpu.builds == 0
+
+
+@pytest.mark.parametrize("command", ["build", "check", "list", "refit"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\n"
+        "from edge_runtime.cli import main\n"
+        f"try: main(['engine', {command!r}, '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'cv2', 'onnxruntime', 'tensorrt', 'pycuda'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Example: skyfix engine {command}" in done.stdout
 
 
 # --- list, check, refit --------------------------------------------------------------------------

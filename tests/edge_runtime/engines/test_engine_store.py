@@ -1,7 +1,10 @@
 """Plans and sidecars on disk: whole or not at all, verified before they are believed."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,28 @@ def test_what_a_crash_left_is_swept_up_by_the_next_engine(
             write_engine(tmp_path, NEW, record_of(bundle))
     write_engine(tmp_path, OLD + NEW, record_of(bundle))
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".engine", ".json"]
+
+
+def test_temporary_files_of_killed_processes_are_swept_up_and_of_living_ones_are_not(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    dead, alive = (tmp_path / f".x.engine.{pid}.tmp" for pid in (killed.pid, os.getppid()))
+    dead.touch()
+    alive.touch()
+    write_engine(tmp_path, NEW, record_of(bundle))
+    assert (dead.exists(), alive.exists()) == (False, True)
+
+
+def test_two_writers_at_once_leave_one_whole_engine(bundle: Bundle, tmp_path: Path) -> None:
+    plans = [bytes([k]) * 50_000 for k in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda plan: write_engine(tmp_path, plan, record_of(bundle)), plans))
+    ((_, record),) = list_records(tmp_path)
+    assert isinstance(record, EngineRecord)
+    assert read_plan(tmp_path, record) in plans
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_read_where_the_crash_left_it(
