@@ -10,6 +10,7 @@ Refitting is left out: TensorRT-RTX asks for a CUDA device to build a refittable
 
 import argparse
 import ctypes
+import functools
 import json
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from edge_runtime.errors import InputError
 LIBRARY_WHEEL = "onnxruntime_ep_nv_tensorrt_rtx"
 BINDINGS = "tensorrt_rtx_bindings"
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
+FINE = "as it should"
+"""Verdict on a behaviour."""
 _WORKSPACE_BYTES = 16 << 30
 _LARGEST_PX = 384
 _TIMEOUT_S = 1800
@@ -59,6 +62,7 @@ class Build:
     """"built", or the last line of what went wrong."""
 
 
+@functools.cache
 def encoders() -> dict[str, int]:
     """Every encoder to try, with the side of its square input in pixels."""
     from train.encoder_families import FAMILIES, family_of
@@ -184,8 +188,19 @@ def table(builds: Iterable[Build]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_all(names: Sequence[str], *, site: Path, work: Path, run: Run = _run) -> list[Build]:
-    """Every encoder, each row printed and kept as soon as it is there."""
+def check_behaviour(bundle: Path, *, site: Path, run: Run) -> dict[str, str]:
+    """How the builder behaves on one bundle: see `benchmarks.rtx_behaviour`."""
+    done = run([sys.executable, "-m", "benchmarks.rtx_behaviour", str(site), str(bundle)])
+    if done.returncode != 0:
+        return {"the builder's behaviour": _last_line(done)}
+    found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def check_all(
+    names: Sequence[str], *, site: Path, work: Path, run: Run = _run
+) -> tuple[list[Build], dict[str, str]]:
+    """Every encoder, each row printed and kept as soon as it is there, then the behaviour."""
     known = encoders()
     for name in names:
         if name not in known:
@@ -201,8 +216,15 @@ def check_all(names: Sequence[str], *, site: Path, work: Path, run: Run = _run) 
                 print(f"{build.encoder} {build.precision}: {build.verdict}", flush=True)
             rows.flush()
             builds += found
-    (work / "table.md").write_text(table(builds))
-    return builds
+    smallest = min(
+        (b for b in builds if b.verdict == "built"), key=lambda b: b.plan_mb or 0.0, default=None
+    )
+    behaviour = {"the builder's behaviour": "not tried: nothing was built"}
+    if smallest is not None:
+        behaviour = check_behaviour(work / smallest.encoder / "bundle", site=site, run=run)
+    lines = [f"* {what}: {verdict}" for what, verdict in behaviour.items()]
+    (work / "table.md").write_text(table(builds) + "\n" + "\n".join(lines) + "\n")
+    return builds, behaviour
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,10 +243,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             use_tensorrt_rtx(args.libraries)
             print(json.dumps(asdict(build_one(args.build, args.precision, args.size_px))))
         else:
-            builds = check_all(args.encoders, site=args.libraries, work=args.work)
+            builds, behaviour = check_all(args.encoders, site=args.libraries, work=args.work)
             built = sum(build.verdict == "built" for build in builds)
-            print(f"{built} of {len(builds)} built; see {args.work / 'table.md'}")
-            return int(built < len(builds))
+            fine = sum(verdict == FINE for verdict in behaviour.values())
+            print(
+                f"{built} of {len(builds)} built, {fine} of {len(behaviour)} behaviours as they "
+                f"should be; see {args.work / 'table.md'}"
+            )
+            return int(built < len(builds) or fine < len(behaviour))
         return 0
 
     return run_command("rtx-check", run, stopped="stopped; rows so far are in rows.jsonl")

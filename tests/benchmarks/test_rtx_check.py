@@ -26,7 +26,8 @@ class Commands:
     """Stands in for the processes: answers by what a command holds, and remembers all."""
 
     def __init__(self, **answers: tuple[int, str, str]) -> None:
-        self.answers = answers
+        self.answers = {"benchmarks.rtx_behaviour": (0, '{"it works": "as it should"}', "")}
+        self.answers |= answers
         self.seen: list[list[str]] = []
 
     def __call__(self, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +52,7 @@ def test_a_crash_in_one_precision_is_a_row_and_the_rest_goes_on(tmp_path: Path) 
     run = Commands(
         fp32=(0, "warning\n" + json.dumps(asdict(BUILT)), ""), fp16=(-11, "", "Segmentation fault")
     )
-    builds = check_all([ENCODER], site=tmp_path, work=tmp_path / "work", run=run)
+    builds, _ = check_all([ENCODER], site=tmp_path, work=tmp_path / "work", run=run)
     assert builds[0] == BUILT
     assert builds[1].verdict == "Segmentation fault (exit status -11)"
     rows = (tmp_path / "work" / "rows.jsonl").read_text().splitlines()
@@ -60,11 +61,12 @@ def test_a_crash_in_one_precision_is_a_row_and_the_rest_goes_on(tmp_path: Path) 
 
 def test_an_encoder_that_does_not_export_is_one_row_with_the_reason(tmp_path: Path) -> None:
     run = Commands(bundle=(2, "", "export: encoder.fp32.onnx: a foreign node"))
-    (build,) = check_all([ENCODER], site=tmp_path, work=tmp_path / "work", run=run)
+    (build,), behaviour = check_all([ENCODER], site=tmp_path, work=tmp_path / "work", run=run)
     assert build.verdict == (
         "not exported: export: encoder.fp32.onnx: a foreign node (exit status 2)"
     )
     assert len(run.seen) == 2
+    assert list(behaviour.values()) == ["not tried: nothing was built"]
 
 
 def test_each_file_is_built_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -72,6 +74,19 @@ def test_each_file_is_built_in_a_process_of_its_own(tmp_path: Path) -> None:
     check_all([ENCODER], site=tmp_path / "site", work=tmp_path, run=run)
     builds = [command for command in run.seen if "--build" in command]
     assert [command[command.index("--precision") + 1] for command in builds] == ["fp32", "fp16"]
+
+
+def test_the_builder_is_tried_on_the_smallest_bundle_and_its_crash_is_a_verdict(
+    tmp_path: Path,
+) -> None:
+    run = Commands(
+        **{"--build": (0, json.dumps(asdict(BUILT)), "")},
+        **{"benchmarks.rtx_behaviour": (-6, "", "Aborted")},
+    )
+    _, behaviour = check_all([ENCODER], site=tmp_path, work=tmp_path, run=run)
+    assert run.seen[-1][-1] == str(tmp_path / ENCODER / "bundle")
+    assert list(behaviour.values()) == ["Aborted (exit status -6)"]
+    assert "* the builder's behaviour: Aborted" in (tmp_path / "table.md").read_text()
 
 
 def test_the_table_shows_what_is_not_known_as_a_dash() -> None:
