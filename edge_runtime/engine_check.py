@@ -142,7 +142,7 @@ def _from_bundle(record: EngineRecord, bundle: Bundle) -> Iterator[Difference]:
 def _from_platform(record: EngineRecord, here: Platform) -> Iterator[Difference]:
     made = record.platform
     forward = record.options.get("version_compatible", False)
-    if not (forward and _numbers(here.tensorrt) >= _numbers(made.tensorrt)):
+    if not (forward and _runs_forward(_numbers(made.tensorrt), _numbers(here.tensorrt))):
         yield from _unequal("TensorRT", made.tensorrt, here.tensorrt)
     portable = record.options.get("hardware_compatible", False)
     if not (portable and _numbers(here.compute_capability) >= (8, 0)):
@@ -150,6 +150,15 @@ def _from_platform(record: EngineRecord, here: Platform) -> Iterator[Difference]
         yield from _unequal("GPU", made.gpu, here.gpu)
     yield from _unequal("driver", made.driver, here.driver)
     yield from _unequal("CUDA of the driver", made.cuda_driver, here.cuda_driver)
+
+
+def _runs_forward(made: tuple[int, ...], here: tuple[int, ...]) -> bool:
+    """Whether a version-compatible plan of one TensorRT runs on another.
+
+    (NVIDIA TensorRT 11.4 support matrix, "Engine Portability": newer versions of the same major
+    one, and of 11 for plans of 10.)
+    """
+    return here >= made and (here[:1] == made[:1] or (made[:1], here[:1]) == ((10,), (11,)))
 
 
 def _unequal(what: str, engine: object, here: object) -> Iterator[Difference]:

@@ -48,9 +48,10 @@ class EngineOptions:
     workspace_bytes: int | None = None
     """Scratch memory a layer may use; by default a share of the device's memory."""
     version_compatible: bool = False
-    """Let newer TensorRT versions run the plan too; slower, larger."""
+    """Let newer TensorRT versions run the plan too; slower, larger, and never refittable: the lean
+    runtime that such a plan carries cannot refit."""
     hardware_compatible: bool = False
-    """Let all GPUs from Ampere (compute capability 8.0) on run the plan; slower."""
+    """Let all GPUs from Ampere (compute capability 8.0) on run the plan; slower; not on Jetsons."""
     refit: bool = True
     """Allow new weights to be put in later."""
     timing_cache: bool = True
@@ -71,9 +72,13 @@ class EngineOptions:
             raise EngineError(msg)
 
     def for_bundle(self, bundle: Bundle) -> "EngineOptions":
-        """The same with the precision decided."""
+        """The same with the precision and what may be refitted decided."""
         shipped: Precision = "fp16" if "fp16" in bundle.precisions else "fp32"
-        return replace(self, precision=self.precision or shipped)
+        return replace(
+            self,
+            precision=self.precision or shipped,
+            refit=self.refit and not self.version_compatible,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What shapes the plan, for the sidecar."""

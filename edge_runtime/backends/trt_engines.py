@@ -77,6 +77,12 @@ def build_engine(
     platform = require_tensorrt()
     folder = options.out or engines_of(bundle)
     _require_room(folder, 2 * onnx.stat().st_size)
+    if options.hardware_compatible and cuda_device().integrated:
+        msg = (
+            f"{platform.gpu} shares its machine's memory, as Jetsons do, and TensorRT does not "
+            "build hardware-compatible engines there; leave --hardware-compatible out"
+        )
+        raise EngineError(msg)
     workspace_bytes = options.workspace_bytes or default_workspace_bytes()
 
     from edge_runtime.backends.trt_builder import build_plan

@@ -42,6 +42,7 @@ def test_a_build_says_what_it_made_and_what_comes_next(
 def test_options_are_passed_on(
     gpu: "Gpu", own_bundle: Path, tmp_path: Path, capfd: Capture
 ) -> None:
+    gpu.integrated = False
     command = "--precision fp32 --max-batch 2 --optimisation-level 1 --workspace-gib 0.5"
     more = f"--version-compatible --hardware-compatible --no-refit --out {tmp_path / 'out'} --json"
     assert main(["engine", "build", str(own_bundle), *command.split(), *more.split()]) == 0

@@ -343,6 +343,7 @@ def test_each_difference_of_the_encoder_is_named(
         ({"version_compatible": True}, {"tensorrt": "10.16.1"}, True),
         ({"version_compatible": True}, {"tensorrt": "11.4.0"}, True),
         ({"version_compatible": True}, {"tensorrt": "10.1.0"}, False),
+        ({"version_compatible": True}, {"tensorrt": "12.0.0"}, False),
         ({"hardware_compatible": True}, {"gpu": "RTX 4090", "compute_capability": "8.9"}, True),
         ({"hardware_compatible": True}, {"gpu": "T4", "compute_capability": "7.5"}, False),
         ({"hardware_compatible": True}, {"tensorrt": "10.16.1"}, False),

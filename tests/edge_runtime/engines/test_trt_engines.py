@@ -97,13 +97,13 @@ def test_the_network_is_strongly_typed_refittable_and_without_tf32(
 
 
 def test_options_reach_the_builder(gpu: "Gpu", bundle: Bundle, tmp_path: Path) -> None:
+    gpu.integrated = False
     options = EngineOptions(
         max_batch=1,
         optimisation_level=5,
         workspace_bytes=123 << 20,
         version_compatible=True,
         hardware_compatible=True,
-        refit=False,
         out=tmp_path / "elsewhere",
     )
     record = build_engine(bundle, options)
@@ -113,9 +113,16 @@ def test_options_reach_the_builder(gpu: "Gpu", bundle: Bundle, tmp_path: Path) -
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
     assert config._workspace == 123 << 20
     assert config._profiles == record.profiles == [[1, 1, 1]]
-    assert not record.refittable
+    assert not record.refittable, "the runtime in a version-compatible plan cannot refit"
     assert (tmp_path / "elsewhere" / record.name).exists()
     assert files(bundle) == []
+
+
+def test_a_hardware_compatible_engine_is_refused_on_a_jetson(gpu: "Gpu", bundle: Bundle) -> None:
+    """NVIDIA: hardware compatibility is not supported on JetPack."""
+    with pytest.raises(EngineError, match="leave --hardware-compatible out"):
+        build_engine(bundle, EngineOptions(hardware_compatible=True))
+    assert gpu.builds == 0
 
 
 def test_fp16_is_built_where_the_bundle_ships_it(
