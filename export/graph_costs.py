@@ -4,8 +4,8 @@ Counted on the graph itself, so that an exporter's surprises (a decomposed norm,
 show. Needs onnx alone.
 
 Two readings of memory traffic: every node by itself, as a plain interpreter runs it, and fused,
-where pointwise nodes and transposes join the kernel that makes their input, as TensorRT's builder
-has them.
+where pointwise nodes, transposes and norms join the kernel that makes their input: the most that
+a builder such as TensorRT's can do.
 """
 
 import math
@@ -35,6 +35,11 @@ _REDUCING: Mapping[str, int] = {
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "ReduceSumSquare", "ArgMax"), 1),
 }
 """Operations an element of the input, as roughly."""
+_JOINING = (
+    *_POINTWISE,
+    *("Transpose", "LayerNormalization", "RMSNormalization", "GroupNormalization", "Softmax"),
+)
+"""What joins the kernel that makes its input. Norms do so at best: these are lower bounds."""
 _PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _BYTES: Mapping[int, int] = {
     TensorProto.DOUBLE: 8,
@@ -51,8 +56,6 @@ _PRECISIONS: Mapping[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "int8",
 }
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -119,7 +122,7 @@ class GraphCosts:
     nodes: tuple[Cost, ...]
     """Each node by itself; views and arithmetic on shapes left out."""
     kernels: tuple[Cost, ...]
-    """What remains where pointwise nodes and transposes join the kernel that feeds them."""
+    """What remains where pointwise nodes, transposes and norms join the kernel that feeds them."""
     parameters: int
     """Numbers in all constants that are read, scalars left out; a shared one counts once."""
     uncounted: tuple[str, ...]
@@ -189,6 +192,7 @@ class _Counter:
     def __init__(self, graph: ShapedGraph) -> None:
         self.graph = graph
         self.alias = {n.output[0]: n.input[0] for n in graph.nodes if n.op_type in _VIEWS}
+        self.quantised = {n.input[0] for n in graph.nodes if n.op_type == "DequantizeLinear"}
         self.nodes = [node for node in graph.nodes if node.op_type not in _VIEWS]
         self.readers: dict[str, set[str]] = {}
         """Who reads a tensor, by the reader's first output; an output of the graph is read too."""
@@ -231,10 +235,16 @@ class _Counter:
         )
 
     def part_of(self, node: NodeProto) -> str | None:
-        """stages.2 of body.stages.2.blocks.0.conv_dw.weight; None without a named weight."""
-        for name in self.inputs(node):
+        """stages.2 of stages.2.blocks.0.norm/LayerNormalization; None in the frame around the body.
+
+        Read off the node's name where it has its module's, else off its weights' names.
+        """
+        scope = node.name.rpartition("/")[0]
+        named = [scope + "." if scope else "", *self.inputs(node)]
+        for name in named:
             levels = name.removeprefix("body.").split(".")
-            if name in self.graph.initializers and len(levels) > 1:
+            is_module = name == named[0] or (name in self.graph.initializers and "/" not in name)
+            if is_module and len(levels) > 1 and levels[0] != "encoder":
                 numbered = len(levels) > 2 and levels[1].isdigit()
                 return ".".join(levels[: 2 if numbered else 1])
         return None
@@ -242,7 +252,7 @@ class _Counter:
     def parameters(self, name: str) -> int:
         """Of one constant; indices, axes and scalars are none."""
         numbers = self.graph.elements(name)
-        learnt = self.graph.types[name] in (*_FLOATS, TensorProto.INT8, TensorProto.UINT8)
+        learnt = self.graph.types[name] in _FLOATS or name in self.quantised
         return numbers if learnt and numbers > 1 else 0
 
     def arithmetic(self, node: NodeProto, uncounted: set[str]) -> tuple[int, int]:
@@ -266,7 +276,7 @@ class _Counter:
         return 0, 0
 
     def fuse(self, pieces: Sequence[_Piece]) -> list[list[_Piece]]:
-        """Let pointwise nodes and transposes join the kernel that makes their latest input.
+        """Let pointwise nodes, transposes and norms join the kernel that makes their latest input.
 
         The kernel that began last is taken. All other inputs then come from kernels that began
         before it, so kernels never wait for each other in a circle.
@@ -275,7 +285,7 @@ class _Counter:
         maker: dict[str, int] = {}
         for piece in pieces:
             makers = [maker[name] for name in self.inputs(piece.node) if name in maker]
-            if makers and (piece.node.op_type in _POINTWISE or piece.node.op_type == "Transpose"):
+            if makers and piece.node.op_type in _JOINING:
                 kernel = max(makers)
                 kernels[kernel].append(piece)
             else:
@@ -316,12 +326,14 @@ class _Counter:
         return total
 
     def precision(self, node: NodeProto) -> str:
-        kinds = [self.graph.types.get(name, 0) for name in node.input[:2] if name]
-        if node.op_type in _PRODUCTS:
-            stored = {self.graph.types.get(name, 0) for name in self.inputs(node)[:2]}
-            if stored <= {TensorProto.INT8, TensorProto.UINT8}:
-                return "int8"
-        return _PRECISIONS.get(kinds[0], "other") if kinds else "other"
+        """INT8 where both factors of a product are stored so; else what comes out."""
+        stored = {self.graph.types.get(name) for name in self.inputs(node)[:2]}
+        if node.op_type in _PRODUCTS and stored <= {TensorProto.INT8, TensorProto.UINT8}:
+            return "int8"
+        # What quantises or casts computed in the type it read.
+        names = [node.output[0], *node.input[:1]]
+        kinds = [_PRECISIONS.get(self.graph.types.get(name, 0)) for name in names]
+        return next((kind for kind in kinds if kind is not None), "other")
 
 
 def _integers(node: NodeProto, name: str) -> list[int]:

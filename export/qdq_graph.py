@@ -234,12 +234,13 @@ def _layers(model: ModelProto, shaped: ShapedGraph) -> tuple[Layer, ...]:
             continue
         after = readers.get(node.output[0], [])
         clamp = after[0] if len(after) == 1 and after[0].op_type in _CLAMPS else None
+        name = _layer_name(node, after, constants)
         residual = _residual(node, after, constants)
         if residual is not None and taken.setdefault(residual[0], node.name) != node.name:
             residual = None
         found.append(
             Layer(
-                name=_layer_name(node, after, constants),
+                name=name if name not in {layer.name for layer in found} else node.name,
                 kind=_kind(node, constants[node.input[1]]),
                 macs=node_macs(node, shaped) or 0,
                 nodes=(node.name,) if clamp is None else (node.name, clamp.name),
@@ -257,7 +258,10 @@ def _kind(node: NodeProto, weight: onnx.TensorProto) -> LayerKind:
 
 
 def _layer_name(node: NodeProto, after: Collection[NodeProto], constants: Collection[str]) -> str:
-    """From the weights' name or, where the exporter made a new constant, from the bias added."""
+    """From the node's name, its weights' or, where those are unnamed, from the bias added."""
+    scope = node.name.rpartition("/")[0]
+    if scope:
+        return str(scope)
     names: list[str] = [node.input[1]]
     names += [i for n in after if n.op_type == "Add" for i in n.input if i in constants]
     for name in names:
