@@ -1,5 +1,6 @@
 """Counted costs of graphs that can be counted by hand, and of networks that torch counts too."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,9 +225,10 @@ def _agrees_with_torch(architecture: str, size_px: int, tmp_path: Path) -> None:
     encoder = new_encoder(architecture, size_px=size_px).eval()
     images = torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8)
     # What flies has its branches fused; torch counts attention only where it runs as products.
-    encoder.body = timm.models.reparameterize_model(encoder.body)
+    flown = copy.deepcopy(encoder)
+    flown.body = timm.models.reparameterize_model(flown.body)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        encoder(images)
+        flown(images)
     path = tmp_path / "encoder.onnx"
     export_onnx(encoder, path, "fp32")
     costs = graph_costs(path)
