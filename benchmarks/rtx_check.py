@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -222,6 +223,8 @@ def check_all(
     behaviour = {"the builder's behaviour": "not tried: nothing was built"}
     if smallest is not None:
         behaviour = check_behaviour(work / smallest.encoder / "bundle", site=site, run=run)
+    for name in {build.encoder for build in builds}:  # Gigabytes, all told; the rows stay.
+        shutil.rmtree(work / name, ignore_errors=True)
     lines = [f"* {what}: {verdict}" for what, verdict in behaviour.items()]
     (work / "table.md").write_text(table(builds) + "\n" + "\n".join(lines) + "\n")
     return builds, behaviour
