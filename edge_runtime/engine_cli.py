@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -190,14 +191,20 @@ def _check(args: argparse.Namespace) -> int:
     from edge_runtime.backends.trt_library import require_tensorrt
     from edge_runtime.bundle import Bundle
     from edge_runtime.engine_check import check_engines
-    from edge_runtime.engine_store import build_command
+    from edge_runtime.engine_store import EngineOptions, build_command
 
     bundle = Bundle.open(args.bundle)
     platform = require_tensorrt()
     checked = check_engines(bundle, platform, args.engines)
-    if args.rebuild and not (checked and all(engine.fresh for engine in checked)):
-        _rebuild(bundle, checked, args.engines)
+    prepared = _check_prepared(bundle, args.engines, this_machine=True)
+    if args.rebuild and not all(engine.fresh for engine in [*checked, *prepared]):
+        _rebuild(bundle, checked, prepared, args.engines)
+    elif args.rebuild and not [*checked, *prepared]:
+        _built(bundle, EngineOptions(out=args.engines))
+    if args.rebuild:
         checked = check_engines(bundle, platform, args.engines)
+        prepared = _check_prepared(bundle, args.engines, this_machine=True)
+    checked += prepared
     if args.json:
         _say(json.dumps([_as_json(engine) for engine in checked]))
     else:
@@ -208,9 +215,33 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if checked and all(engine.fresh for engine in checked) else 2
 
 
-def _rebuild(bundle: "Bundle", checked: list["CheckedEngine"], folder: Path | None) -> None:
+def _check_prepared(
+    bundle: "Bundle", folder: Path | None, *, this_machine: bool
+) -> list["CheckedEngine"]:
+    """What was prepared for ONNX Runtime's TensorRT provider; nothing where that is missing."""
+    from edge_runtime.engine_store import engines_of
+
+    try:
+        from edge_runtime.backends.trt_ort_cache import check_ort_tensorrt
+    except ImportError:
+        return []
+    return check_ort_tensorrt(bundle, folder or engines_of(bundle), this_machine=this_machine)
+
+
+def _rebuild(
+    bundle: "Bundle",
+    checked: list["CheckedEngine"],
+    prepared: list["CheckedEngine"],
+    folder: Path | None,
+) -> None:
     """Build again what does not fit, then remove what it replaces."""
     from edge_runtime.engine_store import EngineOptions, remove_engine
+
+    for engine in prepared:
+        if not engine.fresh:
+            _prepared(bundle, EngineOptions(out=folder), asked=True, quiet=True)
+            if engine.path.exists():
+                shutil.rmtree(engine.path)
 
     stale = [engine for engine in checked if not engine.fresh]
     wanted: list[EngineOptions] = []
@@ -227,7 +258,7 @@ def _rebuild(bundle: "Bundle", checked: list["CheckedEngine"], folder: Path | No
         options = options.for_bundle(bundle)
         if options not in wanted:
             wanted.append(options)
-    for options in wanted or [EngineOptions(out=folder)]:
+    for options in wanted:
         record = _built(bundle, options)
         stale = [engine for engine in stale if engine.path.name != record.name]
     for engine in stale:
@@ -241,6 +272,7 @@ def _list(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     listed = check_engines(bundle, None, args.engines)
+    listed += _check_prepared(bundle, args.engines, this_machine=False)
     if args.json:
         _say(json.dumps([_as_json(engine) for engine in listed]))
         return 0

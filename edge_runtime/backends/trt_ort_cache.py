@@ -10,9 +10,7 @@ old until it is whole. Not run on a GPU yet.
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 
@@ -20,25 +18,13 @@ from edge_runtime.artefact import sha256_of, sha256_of_json, write_atomically
 from edge_runtime.backends.ort import OrtBackend, tensorrt_options
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device
-from edge_runtime.engine_store import engines_of, is_abandoned
+from edge_runtime.engine_check import CheckedEngine
+from edge_runtime.engine_store import build_command, engines_of, is_abandoned
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
 
 _RECORD = "prepared.json"
 _PREFIX = "ort-tensorrt-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Origin:
-    """What a prepared folder is tied to."""
-
-    onnx_sha256: str
-    precision: str
-    onnxruntime: str
-    gpu: str
-    compute_capability: str
-    driver: str
-    cuda_driver: str
 
 
 def prepare_ort_tensorrt(
@@ -95,7 +81,7 @@ def prepare_ort_tensorrt(
             )
             raise EngineError(msg)
         record = {
-            "origin": asdict(origin),
+            "origin": origin,
             "max_batch": max_batch,
             "files": files,
             "gates": report.to_json(),
@@ -136,28 +122,60 @@ def open_ort_tensorrt(
     """
     precision = precision or default_precision(bundle)
     folder = engines or engines_of(bundle)
-    command = f"skyfix engine build {bundle.root} --for ort-tensorrt --precision {precision}"
-    origin = _origin(bundle, precision)
-    places = sorted(folder.glob(f"{_PREFIX}{precision}-*"))
-    if not places:
-        msg = f"{folder} has no engine of ONNX Runtime's TensorRT provider for {precision}"
-        raise EngineError(f"{msg}. Run: {command}")
-    wrong = []
-    for place in places:
-        try:
-            record = json.loads((place / _RECORD).read_text())
-            found, files, max_batch = record["origin"], record["files"], int(record["max_batch"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            wrong.append(f"{place.name} has no readable {_RECORD} ({error})")
-            continue
-        off = _off(place, found, files, origin)
-        if off:
-            wrong.append(f"{place.name}: {'; '.join(off)}")
-            continue
-        engine = f"{place.name} {sha256_of_json(record)[:12]}"
-        return _backend(bundle, precision, place, max_batch, threads, engine, notes)
-    msg = f"no prepared engine of ONNX Runtime's TensorRT provider fits: {'. '.join(wrong)}"
-    raise EngineError(f"{msg}. Run: {command}")
+    cuda_device()  # Without a GPU that is what to say first.
+    checked = check_ort_tensorrt(bundle, folder, precision=precision)
+    for engine in checked:
+        if engine.fresh:
+            record = json.loads((engine.path / _RECORD).read_text())
+            name = f"{engine.path.name} {sha256_of_json(record)[:12]}"
+            max_batch = int(record["max_batch"])
+            return _backend(bundle, precision, engine.path, max_batch, threads, name, notes)
+    wrong = ". ".join(f"{engine.path.name}: {engine.problem}" for engine in checked)
+    msg = f"{folder} has no {'fresh ' if wrong else ''}engine of ONNX Runtime's TensorRT provider"
+    reasons = f": {wrong}" if wrong else ""
+    raise EngineError(f"{msg} for {precision}{reasons}. Run: {_command(bundle, precision)}")
+
+
+def check_ort_tensorrt(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    precision: Precision | None = None,
+    this_machine: bool = True,
+) -> list[CheckedEngine]:
+    """Check the prepared folders, digests of their files included.
+
+    Args:
+        bundle: the encoder that is to fly.
+        folder: where they lie.
+        precision: only those of one precision.
+        this_machine: whether to compare with it, or with the bundle alone.
+
+    Raises:
+        BackendError: comparing with this machine, and it has no GPU.
+    """
+    checked = []
+    for place in sorted(folder.glob(f"{_PREFIX}{precision or ''}*")):
+        of_place = place.name.removeprefix(_PREFIX).partition("-")[0]
+        made_for = next((p for p in bundle.precisions if p == of_place), None)
+        if made_for is None:
+            problem = f"the bundle has no {of_place} encoder"
+        else:
+            problem = "; ".join(_off(place, _origin(bundle, made_for, here=this_machine)))
+        checked.append(
+            CheckedEngine(
+                path=place,
+                record=None,
+                problem=problem,
+                differences=[],
+                command=_command(bundle, made_for) if problem else "",
+            )
+        )
+    return checked
+
+
+def _command(bundle: Bundle, precision: Precision | None) -> str:
+    return f"{build_command(bundle.root, precision)} --for ort-tensorrt"
 
 
 def default_precision(bundle: Bundle) -> Precision:
@@ -187,35 +205,37 @@ def _backend(
     )
 
 
-def _origin(bundle: Bundle, precision: Precision) -> _Origin:
+def _origin(bundle: Bundle, precision: Precision, *, here: bool = True) -> dict[str, str]:
+    """What a prepared folder is tied to: an encoder and, where asked for, this machine."""
     onnx = bundle.onnx_path(precision)
-    device = cuda_device()
-    return _Origin(
-        onnx_sha256=bundle.manifest.files[onnx.name],
-        precision=precision,
-        onnxruntime=onnxruntime.__version__,
-        gpu=device.name,
-        compute_capability=device.compute_capability,
-        driver=device.driver,
-        cuda_driver=device.cuda_driver,
-    )
+    origin = {"onnx_sha256": bundle.manifest.files[onnx.name], "precision": precision}
+    if here:
+        device = cuda_device()
+        origin |= {
+            "onnxruntime": onnxruntime.__version__,
+            "gpu": device.name,
+            "compute_capability": device.compute_capability,
+            "driver": device.driver,
+            "cuda_driver": device.cuda_driver,
+        }
+    return origin
 
 
-def _off(place: Path, found: Any, files: Any, origin: _Origin) -> list[str]:
-    """What of a prepared folder differs from here, then whether its files are as they were."""
-    here = asdict(origin)
-    if not isinstance(found, dict) or not isinstance(files, dict):
-        return [f"its {_RECORD} is not one of this skyfix"]
-    off = [
-        f"{name} is {found.get(name)}, here it is {value}"
-        for name, value in here.items()
-        if found.get(name) != value
-    ]
+def _off(place: Path, origin: dict[str, str]) -> list[str]:
+    """In what a prepared folder differs, and which of its files are not as they were."""
     try:
+        record = json.loads((place / _RECORD).read_text())
+        found, files = record["origin"], record["files"]
+        off = [
+            f"{name} is {found.get(name)}, here it is {value}"
+            for name, value in origin.items()
+            if found.get(name) != value
+        ]
+        int(record["max_batch"])
         now = _digests(place)
-    except OSError as error:
-        return [*off, f"its files cannot be read ({error.strerror})"]
-    changed = sorted(n for n in files.keys() | now.keys() if files.get(n) != now.get(n))
+        changed = sorted(n for n in files.keys() | now.keys() if files.get(n) != now.get(n))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"it has no readable {_RECORD} ({' '.join(str(error).split())})"]
     return [*off, *(f"{name} was altered" for name in changed)]
 
 

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
+from onnxruntime import InferenceSession, SessionOptions
 
 if TYPE_CHECKING:
     from tests.edge_runtime.engines.stand_in_cuda import Gpu
@@ -40,10 +40,10 @@ class HostMemory:
 
 
 def _session(onnx: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 def _plan(head: dict[str, Any], onnx: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """ONNX Runtime's TensorRT provider: prepared, checked, and never silently something else."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from edge_runtime.backends.protocol import open_backend
 from edge_runtime.backends.trt_ort_cache import prepare_ort_tensorrt
 from edge_runtime.bundle import Bundle
+from edge_runtime.cli import main
 from edge_runtime.engine_store import engines_of
 from edge_runtime.errors import BackendError, EngineError, GateError
 
@@ -123,7 +125,7 @@ def test_preparing_again_alike_is_harmless(provider: Provider, bundle: Bundle) -
 
 def test_unprepared_it_is_refused_before_it_would_build(provider: Provider, bundle: Bundle) -> None:
     with pytest.raises(
-        EngineError, match=r"Run: skyfix engine build .* --for ort-tensorrt --precision fp32"
+        EngineError, match=r"Run: skyfix engine build .* --precision fp32 --for ort-tensorrt"
     ):
         open_backend(bundle, "ort-tensorrt")
     assert provider.sessions == []
@@ -151,11 +153,12 @@ def remove(place: Path) -> None:
         (remove, r"sm87\.engine was altered"),
         (lambda place: (place / "prepared.json").unlink(), "no readable prepared.json"),
         (lambda place: (place / "prepared.json").write_text("[]"), "no readable prepared.json"),
+        (lambda place: (place / "prepared.json").write_text("{"), "no readable prepared.json"),
         (
             lambda place: (place / "prepared.json").write_text(
                 '{"origin": [], "files": [], "max_batch": 1}'
             ),
-            "not one of this skyfix",
+            "no readable prepared.json",
         ),
     ],
 )
@@ -223,3 +226,44 @@ def test_without_a_gpu_it_is_refused(gpu: "Gpu", provider: Provider, bundle: Bun
     gpu.count = 0
     with pytest.raises(BackendError, match="no CUDA device was found"):
         prepare_ort_tensorrt(bundle, max_batch=4)
+
+
+# --- as typed ------------------------------------------------------------------------------------
+
+
+def test_what_was_prepared_is_built_checked_and_listed_as_typed(
+    gpu: "Gpu", provider: Provider, own_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = str(own_bundle)
+    assert main(["engine", "build", root, "--for", "ort-tensorrt", "--max-batch", "4"]) == 0
+    assert "ONNX Runtime's TensorRT provider is prepared in" in capfd.readouterr().out
+    assert gpu.builds == 0
+    for command in ("check", "list"):
+        assert main(["engine", command, root]) == 0
+        assert capfd.readouterr().out.endswith(": fresh\n")
+    gpu.name = "Orin NX"
+    assert main(["engine", "check", root]) == 2
+    out = capfd.readouterr().out
+    assert "gpu is Orin, here it is Orin NX. Run: skyfix engine build" in out
+    assert out.endswith("--precision fp32 --for ort-tensorrt\n")
+    assert main(["engine", "check", root, "--rebuild"]) == 0
+    assert capfd.readouterr().out.endswith(": fresh\n")
+    assert gpu.builds == 0
+
+
+def test_both_are_made_where_both_work(
+    gpu: "Gpu", provider: Provider, own_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engine", "build", str(own_bundle), "--max-batch", "4", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out).keys() == {"tensorrt", "ort-tensorrt"}
+    assert main(["engine", "check", str(own_bundle)]) == 0
+    assert capfd.readouterr().out.count(": fresh\n") == 2
+
+
+def test_a_provider_that_does_not_work_and_was_not_asked_for_is_a_remark(
+    gpu: "Gpu", provider: Provider, own_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    provider.falls_back = True
+    assert main(["engine", "build", str(own_bundle), "--max-batch", "4"]) == 0
+    assert "skyfix: ort-tensorrt was not prepared: " in capfd.readouterr().err
+    assert main(["engine", "check", str(own_bundle)]) == 0
