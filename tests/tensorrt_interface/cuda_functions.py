@@ -2,7 +2,8 @@
 
 ctypes checks neither that a function exists nor how many arguments it takes, and the header renames
 functions: `cuDeviceTotalMem` is `cuDeviceTotalMem_v2` in the library. The record holds the names as
-the library exports them, of CUDA 13.0: `python -m tests.tensorrt_interface.cuda_functions CUDA_INCLUDE_FOLDER`.
+the library exports them, of CUDA 13.0; `python -m tests.tensorrt_interface.cuda_functions FOLDER`
+writes it again from the folder of `cuda.h`.
 """
 
 import ast
