@@ -200,7 +200,10 @@ def _bundle_verify(args: argparse.Namespace) -> int:
         report = check_probes(bundle, backend)
         print(
             f"{precision} on {backend.info.provider}: lowest probe cosine {report.min_cosine:.6f}"
+            + (f"; {backend.info.engine}" if backend.info.engine else "")
         )
+        for note in backend.info.notes:
+            print(f"  {note}")
         backend.close()
     return 0
 

@@ -222,7 +222,8 @@ def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Fi
                 what="bundle",
                 verdict="works",
                 detail=f"{bundle.id} {bundle.spec.architecture}; probes through {info.provider} "
-                f"{info.precision}: lowest cosine {cosine:.6f}",
+                f"{info.precision}: lowest cosine {cosine:.6f}"
+                + "".join(f"; {note}" for note in info.notes),
             )
         if bundle is not None:
             yield from _engines(bundle)

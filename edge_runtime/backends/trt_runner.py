@@ -6,6 +6,7 @@ execution context of its own; the one for a single image never changes its shape
 as a CUDA graph. Not run on a GPU yet.
 """
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,6 +31,8 @@ _INPUT, _OUTPUT = "images", "embeddings"
 def _primary_context() -> cuda.Context:
     """The device's primary context, retained until the process ends."""
     cuda.init()
+    # Released while the interpreter is whole; memory that is still held keeps it alive for longer.
+    atexit.register(_primary_context.cache_clear)
     return cuda.Device(0).retain_primary_context()
 
 

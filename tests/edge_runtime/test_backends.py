@@ -1,4 +1,6 @@
 import itertools
+import ast
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import edge_runtime
 from edge_runtime.backends.protocol import (
     BACKENDS,
     Backend,
@@ -136,6 +139,34 @@ def test_a_backend_that_was_asked_for_has_nothing_to_say(bundle: Bundle) -> None
     backend = open_backend(bundle, "ort-cpu", threads=1)
     assert (backend.info.notes, backend.info.engine) == ((), "")
     backend.close()
+
+
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_a_backend_loads_no_library_but_its_own(bundle: Bundle, name: str) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edge_runtime.backends import protocol\n"
+        "from edge_runtime.bundle import Bundle\n"
+        "protocol.cuda_device_count = lambda: 0\n"
+        f"bundle = Bundle.open(Path({str(bundle.root)!r}))\n"
+        f"protocol.open_backend(bundle, {name!r}, threads=1).close()\n"
+        "print(*{'tensorrt', 'pycuda', 'torch', 'onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_tensorrt_and_pycuda_are_imported_where_they_are_used_and_nowhere_else() -> None:
+    package = Path(edge_runtime.__file__).parent
+    importing = {
+        path.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        and {alias.name.split(".")[0] for alias in node.names} & {"tensorrt", "pycuda"}
+    }
+    assert importing == {"trt_builder.py", "trt_logger.py", "trt_refit.py", "trt_runner.py"}
 
 
 @pytest.mark.usefixtures("no_gpu")

@@ -242,7 +242,21 @@ def test_a_refit_from_nothing_is_one_line(gpu: "Gpu", built: Path, capfd: Captur
 
 def test_a_verified_bundle_may_name_the_backend(built: Path, capfd: Capture) -> None:
     assert main(["bundle", "verify", str(built), "--backend", "tensorrt"]) == 0
-    assert "fp32 on TensorRT: lowest probe cosine 1.000000" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert f"fp32 on TensorRT: lowest probe cosine 1.000000; {NAME} " in out
+
+
+def test_a_verified_bundle_says_why_its_engine_was_not_taken(
+    gpu: "Gpu", built: Path, capfd: Capture
+) -> None:
+    gpu.name = "Orin NX"
+    assert main(["bundle", "verify", str(built)]) == 0
+    out = capfd.readouterr().out
+    assert "fp32 on CPUExecutionProvider" in out
+    assert "tensorrt was not taken: " in out
+    assert f"Run: skyfix engine build {built}" in out
+    detail = {f.what: f for f in examine(built)}["bundle"].detail
+    assert "GPU is Orin, here it is Orin NX" in detail
 
 
 # --- doctor and the progress line ----------------------------------------------------------------
