@@ -243,6 +243,7 @@ def save_checkpoint(root: Path, encoder: Encoder, extra: Mapping[str, Any]) -> N
     with writing_artefact(root, "checkpoint", meta) as folder:
         tensors = {k: v.detach().contiguous().cpu() for k, v in encoder.state_dict().items()}
         save_file(tensors, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # The library lets nobody else read it.
         config = {"encoder": asdict(encoder.spec), "model_args": encoder.model_args, **extra}
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 

@@ -311,3 +311,8 @@ def test_a_head_gives_embeddings_of_any_size() -> None:
     with torch.inference_mode():
         found = encoder(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
     assert found.shape == (2, 48)
+
+
+def test_a_checkpoint_can_be_read_by_whoever_copies_it_to_a_drone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", new_encoder("test_resnet", size_px=64), {})
+    assert all(f.stat().st_mode & 0o044 == 0o044 for f in (tmp_path / "c").iterdir())
