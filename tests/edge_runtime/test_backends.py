@@ -1,5 +1,5 @@
-import itertools
 import ast
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
