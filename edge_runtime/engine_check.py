@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.engine_files import read_plan
 from edge_runtime.engine_store import (
     EngineRecord,
     Platform,
     build_command,
     engines_of,
     list_records,
-    read_plan,
 )
 from edge_runtime.errors import EngineError
 

@@ -235,7 +235,8 @@ def _rebuild(
     folder: Path | None,
 ) -> None:
     """Build again what does not fit, then remove what it replaces."""
-    from edge_runtime.engine_store import EngineOptions, remove_engine
+    from edge_runtime.engine_files import remove_engine
+    from edge_runtime.engine_store import EngineOptions
 
     for engine in prepared:
         if not engine.fresh:

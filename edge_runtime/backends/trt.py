@@ -9,13 +9,13 @@ from edge_runtime.backends.protocol import BackendInfo, require_images
 from edge_runtime.backends.trt_library import require_tensorrt
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.engine_check import differences
+from edge_runtime.engine_files import read_plan
 from edge_runtime.engine_store import (
     EngineRecord,
     Platform,
     build_command,
     engines_of,
     list_records,
-    read_plan,
 )
 from edge_runtime.errors import EngineError
 

@@ -21,6 +21,7 @@ from edge_runtime.backends.trt_library import require_tensorrt
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device
 from edge_runtime.engine_check import differences
+from edge_runtime.engine_files import read_plan, write_engine
 from edge_runtime.engine_store import (
     ENGINES,
     SUFFIX,
@@ -31,10 +32,8 @@ from edge_runtime.engine_store import (
     engine_name,
     engines_of,
     list_records,
-    read_plan,
     read_record,
     sidecar_name,
-    write_engine,
 )
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder

@@ -19,7 +19,8 @@ from edge_runtime.backends.ort import OrtBackend, tensorrt_options
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device
 from edge_runtime.engine_check import CheckedEngine
-from edge_runtime.engine_store import build_command, engines_of, is_abandoned
+from edge_runtime.engine_files import is_abandoned
+from edge_runtime.engine_store import build_command, engines_of
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
 

@@ -11,20 +11,18 @@ from typing import Any
 
 import pytest
 
-from edge_runtime import engine_store
+from edge_runtime import engine_files
 from edge_runtime.artefact import write_atomically
 from edge_runtime.bundle import Bundle
 from edge_runtime.engine_check import check_engines, differences
+from edge_runtime.engine_files import read_plan, settle, write_engine
 from edge_runtime.engine_store import (
     EngineOptions,
     EngineRecord,
     Platform,
     engine_name,
     list_records,
-    read_plan,
     read_record,
-    settle,
-    write_engine,
 )
 from edge_runtime.errors import EngineError
 
@@ -192,7 +190,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_engine(
             raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(engine_store, "write_atomically", full)
+    monkeypatch.setattr(engine_files, "write_atomically", full)
     with pytest.raises(EngineError, match=r"No space left.*free some space.*--out") as caught:
         write_engine(tmp_path, NEW, record_of(bundle))
     assert "\n" not in str(caught.value)

@@ -11,7 +11,8 @@ import pytest
 from edge_runtime.backends.protocol import Backend, check_probes, open_backend
 from edge_runtime.backends.trt_engines import build_engine
 from edge_runtime.bundle import Bundle
-from edge_runtime.engine_store import EngineOptions, engines_of, write_engine
+from edge_runtime.engine_files import write_engine
+from edge_runtime.engine_store import EngineOptions, engines_of
 from edge_runtime.errors import BackendError, EngineError, InputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import pytest
 from edge_runtime.backends.trt_engines import build_engine, default_workspace_bytes, refit_engine
 from edge_runtime.bundle import Bundle
 from edge_runtime.engine_check import check_engines
-from edge_runtime.engine_store import EngineOptions, engines_of, list_records, read_plan
+from edge_runtime.engine_files import read_plan
+from edge_runtime.engine_store import EngineOptions, engines_of, list_records
 from edge_runtime.errors import BundleError, EngineError, GateError, IndexFolderError
 
 if TYPE_CHECKING:
