@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.gpu_steps import ENCODERS, gpu_steps, latency_rows
+from benchmarks.gpu_steps import ENCODERS, LATENCY_ROWS, gpu_steps
 from benchmarks.rows import provenance
 from benchmarks.steps import Outcome, all_passed, run_steps, table
 from edge_runtime.backends.trt_library import require_tensorrt
@@ -41,7 +41,7 @@ def gpu_check(out: Path, checkpoints: Mapping[str, Path | None]) -> list[Outcome
     work = out / "work"
     steps = gpu_steps(work, checkpoints, gpus=cuda_device_count())
     outcomes = run_steps(steps, out / "logs", say=lambda line: print(line, flush=True))
-    rows = {name: latency_rows(work, name) for name in checkpoints}
+    rows = {path.parent.name: path for path in sorted(work.glob(f"*/{LATENCY_ROWS}"))}
     (out / "summary.md").write_text(summary(outcomes, rows, machine))
     return outcomes
 
@@ -56,7 +56,7 @@ def summary(
         "|---|---|---|---|---|---|---|",
     ]
     for name, path in latencies.items():
-        for text in path.read_text().splitlines() if path.is_file() else ():
+        for text in path.read_text().splitlines():
             row = json.loads(text)
             times = (f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms", "first_ms"))
             what = (name, f"{row['backend']} ({row['provider']})", row["precision"])

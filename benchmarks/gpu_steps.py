@@ -14,6 +14,7 @@ ENCODERS = {
     "base": "convnext_base.fb_in22k_ft_in1k_384",
 }
 SIZE_PX = 384
+LATENCY_ROWS = "latency.jsonl"
 BACKENDS = ("tensorrt", "ort-tensorrt", "ort-cuda", "ort-cpu")
 _SMALL_TRAINING = ("architecture=convnext_atto.d2_in1k", "epochs=1", "workers=2")
 
@@ -29,13 +30,13 @@ def gpu_steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) 
     """
     steps = _machine() + _ground(work)
     for name, checkpoint in checkpoints.items():
-        steps += _encoder(name, work, checkpoint) + _latencies(name, work)
+        steps += _encoder(name, work, checkpoint) + _latencies(name, work) + _no_refit(name, work)
     return steps + _flight(next(iter(checkpoints)), work) + _training(work, gpus)
 
 
 def latency_rows(work: Path, name: str) -> Path:
     """Where the latencies of an encoder are written."""
-    return work / name / "latency.jsonl"
+    return work / name / LATENCY_ROWS
 
 
 def _machine() -> list[Step]:
@@ -178,24 +179,53 @@ def _random_weights(name: str, checkpoint: Path) -> Step:
 
 
 def _latencies(name: str, work: Path) -> list[Step]:
-    steps = []
-    for backend in BACKENDS:
-        needs = {"tensorrt": f"{name}-build", "ort-tensorrt": f"{name}-ort-cache"}
-        precision = "fp32" if backend == "ort-cpu" else "fp16"
-        steps.append(
-            Step(
-                name=f"{name}-latency-{backend}",
-                shows=f"{name}: time of one image, {precision}",
-                command=_python(
-                    *("benchmarks", "latency", "--bundle", str(work / name / "bundle")),
-                    *("--backend", backend, "--precision", precision, "--batch", "1"),
-                    *("--calls", "20" if backend == "ort-cpu" else "500"),
-                    *("--out", str(latency_rows(work, name))),
-                ),
-                needs=(needs.get(backend, f"{name}-export"),),
-            )
-        )
-    return steps
+    needs = {"tensorrt": f"{name}-build", "ort-tensorrt": f"{name}-ort-cache"}
+    bundle = work / name / "bundle"
+    return [
+        _latency(name, bundle, latency_rows(work, name), backend, needs.get(backend))
+        for backend in BACKENDS
+    ]
+
+
+def _latency(name: str, bundle: Path, rows: Path, backend: str, needs: str | None) -> Step:
+    precision = "fp32" if backend == "ort-cpu" else "fp16"
+    return Step(
+        name=f"{name}-latency-{backend}",
+        shows=f"{name}: time of one image, {precision}",
+        command=_python(
+            *("benchmarks", "latency", "--bundle", str(bundle), "--backend", backend),
+            *("--precision", precision, "--batch", "1", "--out", str(rows)),
+            *("--calls", "20" if backend == "ort-cpu" else "500"),
+        ),
+        needs=(needs or f"{name}-export",),
+    )
+
+
+def _no_refit(name: str, work: Path) -> list[Step]:
+    """What being refittable costs: the same bundle with an engine that is not."""
+    plain = f"{name}-no-refit"
+    bundle, copy = work / name / "bundle", work / plain / "bundle"
+    return [
+        Step(
+            name=f"{plain}-bundle",
+            shows=f"{name}: its bundle again, without engines",
+            command=(
+                *("bash", "-c"),
+                f"mkdir -p {copy.parent} && cp -r {bundle} {copy} && rm -rf {copy}/engines",
+            ),
+            needs=(f"{name}-export",),
+        ),
+        Step(
+            name=f"{plain}-build",
+            shows=f"{name}: FP16 engine that takes no new weights",
+            command=_skyfix(
+                *("engine", "build", str(copy), "--precision", "fp16", "--for", "tensorrt"),
+                "--no-refit",
+            ),
+            needs=(f"{plain}-bundle",),
+        ),
+        _latency(plain, copy, latency_rows(work, plain), "tensorrt", f"{plain}-build"),
+    ]
 
 
 def _flight(name: str, work: Path) -> list[Step]:
