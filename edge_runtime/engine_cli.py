@@ -2,19 +2,16 @@
 
 import argparse
 import json
-import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_runtime.engine_progress import BuildLine
-from edge_runtime.errors import EngineError, InputError, SkyfixError
+from edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from edge_runtime.bundle import Bundle
     from edge_runtime.engine_check import CheckedEngine
-    from edge_runtime.engine_store import EngineOptions, EngineRecord
+    from edge_runtime.engine_store import EngineRecord
 
 _PRECISIONS = ("fp16", "fp32", "int8")
 _STOPPED = "stopped; engines are as they were"
@@ -113,6 +110,7 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
 def _build(args: argparse.Namespace) -> int:
     from edge_runtime.bundle import Bundle
     from edge_runtime.engine_store import EngineOptions
+    from edge_runtime.engine_upkeep import build_shown, prepare_provider
 
     bundle = Bundle.open(args.bundle)
     gib = args.workspace_gib
@@ -133,78 +131,31 @@ def _build(args: argparse.Namespace) -> int:
     targets = args.targets or ["tensorrt"]
     written: dict[str, Any] = {}
     if "tensorrt" in targets:
-        record = _built(bundle, options)
+        record = build_shown(bundle, options)
         written["tensorrt"] = asdict(record)
         if not args.json:
             _tell(record, args.out or bundle.root / "engines")
     if "ort-tensorrt" in targets or args.targets is None:
-        written |= _prepared(bundle, options, asked=args.targets is not None, quiet=args.json)
+        written |= prepare_provider(bundle, options, asked=args.targets is not None)
     if args.json:
         _say(json.dumps(written))
     else:
+        if "ort-tensorrt" in written:
+            _say(f"ONNX Runtime's TensorRT provider is prepared in {written['ort-tensorrt']}.")
         _say(f"Next: skyfix bundle verify {args.bundle} --backend {targets[0]}")
     return 0
 
 
-def _built(bundle: "Bundle", options: "EngineOptions") -> "EngineRecord":
-    from edge_runtime.backends.trt_engines import build_engine
-
-    progress = BuildLine()
-    try:
-        return build_engine(bundle, options, progress=progress)
-    finally:
-        progress.close()
-
-
-def _prepared(
-    bundle: "Bundle", options: "EngineOptions", *, asked: bool, quiet: bool
-) -> dict[str, str]:
-    """Prepare ONNX Runtime's TensorRT provider; where nobody asked for it, only if it works."""
-    try:
-        from edge_runtime.backends.ort import is_usable
-        from edge_runtime.backends.trt_ort_cache import prepare_ort_tensorrt
-    except ImportError as error:
-        if not asked:
-            return {}
-        msg = f"onnxruntime cannot be loaded ({error}). Install it: pip install 'skyfix[gpu]'"
-        raise EngineError(msg) from error
-    if not asked and not is_usable("tensorrt"):
-        return {}
-    try:
-        place = prepare_ort_tensorrt(
-            bundle,
-            precision=options.precision,
-            max_batch=options.max_batch,
-            out=options.out,
-        )
-    except SkyfixError as error:
-        if asked:
-            raise
-        sys.stderr.write(f"skyfix: ort-tensorrt was not prepared: {error}\n")
-        return {}
-    if not quiet:
-        _say(f"ONNX Runtime's TensorRT provider is prepared in {place}.")
-    return {"ort-tensorrt": str(place)}
-
-
 def _check(args: argparse.Namespace) -> int:
-    from edge_runtime.backends.trt_library import require_tensorrt
     from edge_runtime.bundle import Bundle
-    from edge_runtime.engine_check import check_engines
-    from edge_runtime.engine_store import EngineOptions, build_command
+    from edge_runtime.engine_store import build_command
+    from edge_runtime.engine_upkeep import check_all, rebuild
 
     bundle = Bundle.open(args.bundle)
-    platform = require_tensorrt()
-    checked = check_engines(bundle, platform, args.engines)
-    prepared = _check_prepared(bundle, args.engines, this_machine=True)
-    if args.rebuild and not all(engine.fresh for engine in [*checked, *prepared]):
-        _rebuild(bundle, checked, prepared, args.engines)
-    elif args.rebuild and not [*checked, *prepared]:
-        _built(bundle, EngineOptions(out=args.engines))
-    if args.rebuild:
-        checked = check_engines(bundle, platform, args.engines)
-        prepared = _check_prepared(bundle, args.engines, this_machine=True)
-    checked += prepared
+    checked = check_all(bundle, args.engines)
+    if args.rebuild and not (checked and all(engine.fresh for engine in checked)):
+        rebuild(bundle, checked, args.engines)
+        checked = check_all(bundle, args.engines)
     if args.json:
         _say(json.dumps([_as_json(engine) for engine in checked]))
     else:
@@ -215,65 +166,13 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if checked and all(engine.fresh for engine in checked) else 2
 
 
-def _check_prepared(
-    bundle: "Bundle", folder: Path | None, *, this_machine: bool
-) -> list["CheckedEngine"]:
-    """What was prepared for ONNX Runtime's TensorRT provider; nothing where that is missing."""
-    from edge_runtime.engine_store import engines_of
-
-    try:
-        from edge_runtime.backends.trt_ort_cache import check_ort_tensorrt
-    except ImportError:
-        return []
-    return check_ort_tensorrt(bundle, folder or engines_of(bundle), this_machine=this_machine)
-
-
-def _rebuild(
-    bundle: "Bundle",
-    checked: list["CheckedEngine"],
-    prepared: list["CheckedEngine"],
-    folder: Path | None,
-) -> None:
-    """Build again what does not fit, then remove what it replaces."""
-    from edge_runtime.engine_files import remove_engine
-    from edge_runtime.engine_store import EngineOptions
-
-    for engine in prepared:
-        if not engine.fresh:
-            _prepared(bundle, EngineOptions(out=folder), asked=True, quiet=True)
-            if engine.path.exists():
-                shutil.rmtree(engine.path)
-
-    stale = [engine for engine in checked if not engine.fresh]
-    wanted: list[EngineOptions] = []
-    for engine in stale:
-        record = engine.record
-        options = EngineOptions(out=folder)
-        if record is not None:
-            # A workspace was decided for the old machine's memory: decide it anew.
-            kept = {name: value for name, value in record.options.items() if value is not None}
-            kept["workspace_bytes"] = None
-            options = EngineOptions(**kept, out=folder)
-        if options.precision is not None and options.precision not in bundle.precisions:
-            options = replace(options, precision=None)
-        options = options.for_bundle(bundle)
-        if options not in wanted:
-            wanted.append(options)
-    for options in wanted:
-        record = _built(bundle, options)
-        stale = [engine for engine in stale if engine.path.name != record.name]
-    for engine in stale:
-        remove_engine(engine.path)
-
-
 def _list(args: argparse.Namespace) -> int:
     from edge_runtime.bundle import Bundle
-    from edge_runtime.engine_check import check_engines
     from edge_runtime.engine_store import build_command
+    from edge_runtime.engine_upkeep import check_all
 
     bundle = Bundle.open(args.bundle)
-    listed = check_engines(bundle, None, args.engines)
-    listed += _check_prepared(bundle, args.engines, this_machine=False)
+    listed = check_all(bundle, args.engines, this_machine=False)
     if args.json:
         _say(json.dumps([_as_json(engine) for engine in listed]))
         return 0

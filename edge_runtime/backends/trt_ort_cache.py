@@ -157,7 +157,7 @@ def check_ort_tensorrt(
     """
     checked = []
     for place in sorted(folder.glob(f"{_PREFIX}{precision or ''}*")):
-        of_place = place.name.removeprefix(_PREFIX).partition("-")[0]
+        of_place, _ = prepared_for(place)
         made_for = next((p for p in bundle.precisions if p == of_place), None)
         if made_for is None:
             problem = f"the bundle has no {of_place} encoder"
@@ -177,6 +177,15 @@ def check_ort_tensorrt(
 
 def _command(bundle: Bundle, precision: Precision | None) -> str:
     return f"{build_command(bundle.root, precision)} --for ort-tensorrt"
+
+
+def prepared_for(place: Path) -> tuple[str, int]:
+    """Precision and largest batch of a prepared folder; 32 where its record cannot be read."""
+    precision = place.name.removeprefix(_PREFIX).partition("-")[0]
+    try:
+        return precision, int(json.loads((place / _RECORD).read_text())["max_batch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return precision, 32
 
 
 def default_precision(bundle: Bundle) -> Precision:

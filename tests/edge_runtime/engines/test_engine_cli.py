@@ -210,6 +210,25 @@ def test_a_rebuild_replaces_what_does_not_fit_with_the_same_options(
     assert names == [new, new.replace(".engine", ".json")]
 
 
+def test_a_rebuild_where_there_is_nothing_builds_an_engine(gpu: "Gpu", own_bundle: Path) -> None:
+    assert main(["engine", "check", str(own_bundle), "--rebuild"]) == 0
+    assert gpu.builds == 1
+
+
+def test_a_check_of_nothing_needs_no_gpu(gpu: "Gpu", own_bundle: Path, capfd: Capture) -> None:
+    gpu.count = 0
+    assert main(["engine", "check", str(own_bundle)]) == 2
+    assert "has no engine. Run: skyfix engine build" in capfd.readouterr().out
+
+
+def test_a_check_of_an_engine_without_a_gpu_is_one_line(
+    gpu: "Gpu", built: Path, capfd: Capture
+) -> None:
+    gpu.count = 0
+    assert main(["engine", "check", str(built)]) == 2
+    assert "no CUDA device was found" in one_line(capfd)
+
+
 def test_a_rebuild_leaves_fresh_engines_alone(gpu: "Gpu", built: Path) -> None:
     assert main(["engine", "check", str(built), "--rebuild"]) == 0
     assert gpu.builds == 1

@@ -248,6 +248,7 @@ def test_what_was_prepared_is_built_checked_and_listed_as_typed(
     assert out.endswith("--precision fp32 --for ort-tensorrt\n")
     assert main(["engine", "check", root, "--rebuild"]) == 0
     assert capfd.readouterr().out.endswith(": fresh\n")
+    assert provider.sessions[-1]["trt_profile_max_shapes"] == "images:4x32x32x3"
     assert gpu.builds == 0
 
 
