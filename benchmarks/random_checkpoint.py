@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from edge_runtime.command_line import run_command
 from edge_runtime.errors import InputError
-from train.encoder import load_checkpoint, new_encoder, save_checkpoint
+from export.probes import probe_images
+from train.encoder import Encoder, load_checkpoint, new_encoder, save_checkpoint
 
 _NUDGE = 0.01
 """Standard deviation of the noise that `--like` adds, in units of each tensor's own."""
@@ -23,7 +25,25 @@ def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int =
     """
     torch.manual_seed(seed)
     encoder = new_encoder(architecture, size_px=size_px, ground_size_m=GROUND_SIZE_M)
+    _settle_batch_norms(encoder)
     save_checkpoint(out, encoder, {"random_seed": seed})
+
+
+def _settle_batch_norms(encoder: Encoder) -> None:
+    """Give batch norms the statistics of made-up images.
+
+    With those they start from, activations shrink or grow from layer to layer until all images look
+    alike, which no trained encoder does and the gates of the export refuse.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # The plain mean of what is seen.
+        norm.reset_running_stats()
+    with torch.no_grad():
+        encoder.train()(torch.from_numpy(probe_images([], encoder.spec)))
+    encoder.eval()
 
 
 def nudged_checkpoint(like: Path, out: Path, *, seed: int = 1) -> None:

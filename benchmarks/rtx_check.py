@@ -108,6 +108,10 @@ def build_one(bundle_path: Path, precision: Precision, size_px: int) -> Build:
     from edge_runtime.engine_store import EngineOptions
 
     bundle = Bundle.open(bundle_path)
+    refused = bundle.manifest.meta.get("refused", {})
+    if precision in refused:
+        msg = f"not exported: {refused[precision]}"
+        raise InputError(msg)
     path = bundle.onnx_path(precision)
     built = build_plan(
         path,
