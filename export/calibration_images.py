@@ -31,10 +31,10 @@ MIN_COVERAGE = 0.9
 _RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 _VIEWS_OF_A_PHOTO = 4
 """The whole photograph and three squares cut from it; more of one photograph teaches little."""
+_FEW = 24
+"""With fewer images than this a photograph is cut more often."""
 _PROBES = 16
 """The first made-up images are the gates' probes, which must not be calibrated on."""
-_FEW = 24
-"""With fewer real images than this, made-up ones are added."""
 _R2 = np.array([0.7548776662466927, 0.5698402909980532])
 """Inverse of the plastic number and its square: steps that cover a square evenly at any count."""
 
@@ -54,6 +54,15 @@ class CalibrationImages:
     made_up: int
     """Images that no camera took."""
 
+    @property
+    def real(self) -> bool:
+        """Whether a camera took them. INT8 scales from made-up images are wrong for real ones.
+
+        An encoder may answer made-up images with activations many times those of any photograph:
+        scales for both waste the few levels there are, and scales for one fail on the other.
+        """
+        return self.made_up == 0
+
     def note(self) -> str:
         """One line for the user: what was calibrated on, and what would be better."""
         parts = []
@@ -66,7 +75,7 @@ class CalibrationImages:
         total = len(self.calibration) + len(self.held_out)
         line = f"calibration: {total} images of {', '.join(parts)}"
         if self.made_up:
-            line += "; photographs and maps of your own area are better (--calibration)"
+            line += "; INT8 needs photographs or maps of your own area (--calibration)"
         return line
 
 
@@ -83,6 +92,7 @@ def calibration_images(
     Photographs are taken whole, as the encoder's resize rule says, and as squares cut from them.
     Maps are cut north up at places spread evenly over each (the R2 sequence of M. Roberts 2018,
     shifted by the seed). Every third photograph and place is held out.
+    Made-up images are never mixed with real ones; see `CalibrationImages.real`.
 
     Args:
         sources: folders of photographs and rasters, or single files of either; may be empty, and
@@ -114,15 +124,16 @@ def calibration_images(
     rng = np.random.default_rng(seed)
     share = images // 2 if rasters else images
     views = _views_of_photos(photos, spec, share, rng)
-    seen = sum(len(view) for view in views)
+    used, seen = len(views), sum(len(view) for view in views)
     places: list[U8] = []
     for k, raster in enumerate(rasters):
         count = (images - seen - len(places)) // (len(rasters) - k)
         places += _places_of_map(raster, spec, float(side_m or 0.0), count, rng)
     made_up: list[U8] = []
-    if seen + len(places) < _FEW:
-        count = max(images - seen - len(places), 12)
-        made_up = list(probe_images((), spec, made_up=_PROBES + count)[_PROBES:])
+    if not sources:
+        made_up = list(probe_images((), spec, made_up=_PROBES + images)[_PROBES:])
+    if len(views) < 3:  # Too few photographs to hold one out: their views are shared out.
+        views = [image[None] for view in views for image in view]
     kept: list[U8] = []
     held: list[U8] = []
     for subjects in (views, [place[None] for place in places], [one[None] for one in made_up]):
@@ -131,7 +142,7 @@ def calibration_images(
     return CalibrationImages(
         calibration=np.stack(kept),
         held_out=np.stack(held),
-        photographs=len(views),
+        photographs=used,
         places=len(places),
         made_up=len(made_up),
     )
@@ -187,7 +198,7 @@ def _views_of_photos(
         return []
     used = min(len(photos), images)
     chosen = [photos[int(k)] for k in np.linspace(0, len(photos) - 1, used).round()]
-    views = min(_VIEWS_OF_A_PHOTO, images // used)
+    views = min(max(_VIEWS_OF_A_PHOTO, -(-_FEW // used)), images // used)
     subjects = []
     for path in chosen:
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)

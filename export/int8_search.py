@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class Int8Limits:
     min_macs_fraction: float = 0.25
     """With fewer of the multiply-accumulates in INT8 nothing is left to gain."""
     headroom: float = 0.2
-    """The search stops this part of the way from each gate to perfection: other images vary."""
+    """The search stops this part of the way from the gates' cosines to one: other images vary."""
     sweep_s: float = 300.0
     """Time for measuring layers one by one; those not reached count as the median of the others."""
     rounds: int = 60
@@ -119,14 +119,14 @@ class Int8Search:
         except GateError as error:
             self.failure = str(error)
             return None
-        limits = asdict(GATE_LIMITS["int8"])
-        for what, measured in asdict(report).items():
-            if what not in limits:
-                continue
-            wanted = 1 - (1 - limits[what]) * (1 - self.limits.headroom)
+        gates = GATE_LIMITS["int8"]
+        for what, measured, limit in (
+            ("lowest cosine", report.min_cosine, gates.min_cosine),
+            ("1st percentile of the cosine", report.p1_cosine, gates.p1_cosine),
+        ):
+            wanted = 1 - (1 - limit) * (1 - self.limits.headroom)
             if not measured >= wanted:
-                name = what.replace("_", " ")
-                self.failure = f"{name} {measured:.5f}, expected >= {wanted:.5f} with headroom"
+                self.failure = f"{what} {measured:.5f}, expected >= {wanted:.5f} with headroom"
                 return None
         return Candidate(names=frozenset(names), model=model, report=report)
 

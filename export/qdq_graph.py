@@ -46,8 +46,8 @@ _METHODS: dict[RangeMethod, tuple[CalibrationMethod, dict[str, Any]]] = {
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _CLAMPS = ("Relu", "Clip")
 """On the CPU these vanish into the range of the convolution's output."""
-_CHUNK = 4
-"""Images calibrated at once: histograms keep every activation of a chunk in memory."""
+_CHUNK = 1
+"""Images calibrated at once: histograms keep every activation of all of them in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,15 +80,21 @@ def test_made_up_images_are_not_the_probes_that_judge_the_result() -> None:
     assert len(both) == 30
     assert not both & probes
     assert not _rows(made.calibration) & _rows(made.held_out)
-    assert "30 made-up images; photographs and maps of your own area are better" in made.note()
+    assert "30 made-up images; INT8 needs photographs or maps of your own area" in made.note()
 
 
-def test_a_few_photographs_are_topped_up_and_enough_are_not(photos: Path) -> None:
-    few = calibration_images([photos / "0.png", photos / "1.png"], SPEC, images=40)
-    assert (few.photographs, few.made_up) == (2, 32)
-    enough = calibration_images([photos], SPEC, images=40)
-    assert (enough.photographs, enough.made_up) == (9, 0)
-    assert enough.note() == "calibration: 36 images of 9 photographs"
+def test_few_photographs_are_cut_more_often_and_never_mixed_with_made_up_ones(
+    photos: Path,
+) -> None:
+    for count, images in ((1, 24), (2, 24), (9, 36)):
+        paths = sorted(photos.iterdir())[:count]
+        made = calibration_images(paths, SPEC, images=40)
+        assert (made.photographs, made.made_up) == (count, 0)
+        assert made.real
+        assert len(made.calibration) + len(made.held_out) == images
+        assert len(made.held_out) >= 8
+        assert made.note() == f"calibration: {images} images of {count} photographs"
+    assert not calibration_images([], SPEC, images=40).real
 
 
 def test_places_lie_in_every_corner_of_the_map(
@@ -115,9 +121,7 @@ def test_a_square_shows_the_ground_it_should_north_up_in_rgb(
 
     raster = make_raster(tmp_path / "map.tif", metres, side=400)
     made = calibration_images([raster.path], SPEC, images=12)
-    for square in made.calibration[: made.places // 2].astype(float):
-        if square[0, 0, 2] != 7:
-            continue  # Made up, to fill.
+    for square in made.calibration.astype(float):
         across = square[16, 31, 0] - square[16, 0, 0]
         down = square[31, 16, 1] - square[0, 16, 1]
         # UTM's north turns by a degree here, and pixels are whole numbers: 1.5 m of doubt.

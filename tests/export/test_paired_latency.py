@@ -10,7 +10,7 @@ from export.paired_latency import paired_latency, summarise
 
 def test_the_slower_one_is_found_with_its_factor() -> None:
     found = paired_latency(
-        lambda: time.sleep(0.002), lambda: time.sleep(0.006), threads=1, rounds=16
+        lambda: time.sleep(0.002), lambda: time.sleep(0.006), threads=1, rounds=16, max_rounds=16
     )
     assert found.ratio == pytest.approx(3, rel=0.4)
     assert found.ratio_low <= found.ratio <= found.ratio_high
@@ -25,6 +25,23 @@ def test_both_take_turns_in_going_first() -> None:
     firsts = timed[::2]
     assert firsts == ["other", "base"] * 4
     assert calls.count("base") == calls.count("other")
+
+
+def test_a_busy_machine_is_asked_more_often() -> None:
+    rng = np.random.default_rng(2)
+    calls: list[float] = []
+
+    def erratic() -> None:
+        calls.append(rng.uniform(0.0, 0.002))
+        time.sleep(calls[-1])
+
+    found = paired_latency(erratic, erratic, threads=1, rounds=8, max_rounds=32)
+    assert found.rounds == 32
+    steady = paired_latency(
+        lambda: time.sleep(0.005), lambda: time.sleep(0.005), threads=1, rounds=8, max_rounds=512
+    )
+    assert steady.rounds < 512
+    assert steady.ratio == pytest.approx(1, abs=0.1)
 
 
 def test_a_machine_that_slows_down_slows_both() -> None:
