@@ -14,7 +14,9 @@ from export.probes import probe_images
 from train.encoder import Encoder, load_checkpoint, new_encoder, save_checkpoint
 
 _NUDGE = 0.01
-"""Standard deviation of the noise that `--like` adds, in units of each tensor's own."""
+"""Standard deviation of the noise that `--like` adds, in units of each tensor's root mean square."""
+_CONSTANT = 1e-3
+_LAYER_SCALE = 0.2
 
 
 def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int = 0) -> None:
@@ -25,8 +27,36 @@ def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int =
     """
     torch.manual_seed(seed)
     encoder = new_encoder(architecture, size_px=size_px, ground_size_m=GROUND_SIZE_M)
+    _scale_weights(encoder)
+    _spread_vectors(encoder, torch.Generator().manual_seed(seed))
     _settle_batch_norms(encoder)
     save_checkpoint(out, encoder, {"random_seed": seed})
+
+
+def _scale_weights(encoder: Encoder) -> None:
+    """Let every layer pass on as much as it gets; some networks start with far less."""
+    with torch.no_grad():
+        for module in encoder.body.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                inputs = module.weight[0].numel()
+                rms = module.weight.square().mean().sqrt().clamp_min(1e-6)
+                module.weight.mul_(inputs**-0.5 / rms)
+
+
+def _spread_vectors(encoder: Encoder, generator: torch.Generator) -> None:
+    """Give biases, norms and layer scales values such as training does.
+
+    They start from constants: biases from 0, so that a lost one would not show, and the layer
+    scales of ConvNeXt from 1e-6, so that none of its blocks would.
+    """
+    with torch.no_grad():
+        for parameter in encoder.body.parameters():
+            if parameter.ndim == 1 and float(parameter.max() - parameter.min()) < _CONSTANT:
+                start = float(parameter[0])
+                noise = torch.randn(parameter.shape, generator=generator)
+                if abs(start) < _CONSTANT:  # Biases, and layer scales, which come to about this.
+                    start = _LAYER_SCALE if start else 0.0
+                parameter.copy_(start + 0.1 * (start or 0.2) * noise)
 
 
 def _settle_batch_norms(encoder: Encoder) -> None:
@@ -58,7 +88,7 @@ def nudged_checkpoint(like: Path, out: Path, *, seed: int = 1) -> None:
         for parameter in opened.encoder.parameters():
             if parameter.numel() > 1:
                 noise = torch.randn(parameter.shape, generator=generator)
-                parameter.add_(_NUDGE * parameter.std() * noise)
+                parameter.add_(_NUDGE * parameter.square().mean().sqrt() * noise)
     save_checkpoint(out, opened.encoder, {"nudged_from": opened.weights_sha256, "seed": seed})
 
 
