@@ -14,13 +14,13 @@ from export.probes import probe_images
 from train.encoder import Encoder, load_checkpoint, new_encoder, save_checkpoint
 
 _NUDGE = 0.01
-"""Standard deviation of the noise that `--like` adds, in units of each tensor's root mean square."""
+"""Standard deviation of the noise that `--like` adds, in units of each tensor's own size."""
 _CONSTANT = 1e-3
 _LAYER_SCALE = 0.2
 
 
-def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int = 0) -> None:
-    """Write an encoder with the weights it starts from when it starts from nothing.
+def random_encoder(architecture: str, size_px: int, *, seed: int = 0) -> Encoder:
+    """An encoder with random weights of the sizes that training gives them, to be evaluated.
 
     Raises:
         InputError: timm has no such architecture, or it does not take this size.
@@ -30,6 +30,16 @@ def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int =
     _scale_weights(encoder)
     _spread_vectors(encoder, torch.Generator().manual_seed(seed))
     _settle_batch_norms(encoder)
+    return encoder.eval()
+
+
+def random_checkpoint(architecture: str, size_px: int, out: Path, *, seed: int = 0) -> None:
+    """Write a checkpoint of `random_encoder`.
+
+    Raises:
+        InputError: timm has no such architecture, or it does not take this size.
+    """
+    encoder = random_encoder(architecture, size_px, seed=seed)
     save_checkpoint(out, encoder, {"random_seed": seed})
 
 

@@ -1,30 +1,30 @@
 """How our engine builder gets on with NVIDIA's, beyond building: progress, stopping, refusals.
 
-One process of `benchmarks.rtx_check`: `python -m benchmarks.rtx_behaviour SITE BUNDLE`.
+One process of `benchmarks.rtx_check`: `python -m benchmarks.rtx_behaviour SITE FOLDER`.
 """
 
 import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.rtx_check import FINE, use_tensorrt_rtx
-from edge_runtime.bundle import Bundle
+from benchmarks.rtx_check import FINE, onnx_path, read_spec, use_tensorrt_rtx
 from edge_runtime.engine_store import EngineOptions
 from edge_runtime.errors import EngineError
+from edge_runtime.preprocess import EncoderSpec
 
 _OPTIONS = EngineOptions(refit=False)
 _WORKSPACE_BYTES = 4 << 30
 
 
-def behaviours(bundle: Bundle) -> dict[str, str]:
+def behaviours(spec: EncoderSpec, onnx: Path) -> dict[str, str]:
     """What was tried, and "as it should" or what came instead.
 
-    The first precision the bundle ships is used. `use_tensorrt_rtx` must have been called.
+    `use_tensorrt_rtx` must have been called.
     """
-    onnx = bundle.onnx_path("fp16" if "fp16" in bundle.precisions else "fp32")
-    checks: dict[str, Callable[[Bundle, Path], str]] = {
+    checks: dict[str, Callable[[EncoderSpec, Path], str]] = {
         "the builder's progress arrives": _progress,
         "a timing cache is given back and taken again": _timing_cache,
         "hardware-compatible": _hardware_compatible,
@@ -32,16 +32,16 @@ def behaviours(bundle: Bundle) -> dict[str, str]:
         "a cut file is refused with the parser's words": _cut_file,
         "a file of another size is refused": _other_size,
     }
-    return {what: check(bundle, onnx) for what, check in checks.items()}
+    return {what: check(spec, onnx) for what, check in checks.items()}
 
 
-def _progress(bundle: Bundle, onnx: Path) -> str:
+def _progress(spec: EncoderSpec, onnx: Path) -> str:
     from edge_runtime.backends.trt_builder import build_plan
 
     seen: list[tuple[str, int, int]] = []
     build_plan(
         onnx,
-        bundle.spec,
+        spec,
         _OPTIONS,
         workspace_bytes=_WORKSPACE_BYTES,
         progress=lambda *now: seen.append(now),
@@ -50,13 +50,13 @@ def _progress(bundle: Bundle, onnx: Path) -> str:
     return FINE if seen and not bad else f"told {seen}"
 
 
-def _timing_cache(bundle: Bundle, onnx: Path) -> str:
+def _timing_cache(spec: EncoderSpec, onnx: Path) -> str:
     from edge_runtime.backends.trt_builder import build_plan
 
-    first = build_plan(onnx, bundle.spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES)
+    first = build_plan(onnx, spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES)
     again = build_plan(
         onnx,
-        bundle.spec,
+        spec,
         _OPTIONS,
         workspace_bytes=_WORKSPACE_BYTES,
         timing_cache=first.timing_cache,
@@ -64,48 +64,44 @@ def _timing_cache(bundle: Bundle, onnx: Path) -> str:
     return FINE if first.timing_cache and again.plan else "no cache was given"
 
 
-def _hardware_compatible(bundle: Bundle, onnx: Path) -> str:
+def _hardware_compatible(spec: EncoderSpec, onnx: Path) -> str:
     from edge_runtime.backends.trt_builder import build_plan
 
     options = EngineOptions(refit=False, hardware_compatible=True)
-    build_plan(onnx, bundle.spec, options, workspace_bytes=_WORKSPACE_BYTES)
+    build_plan(onnx, spec, options, workspace_bytes=_WORKSPACE_BYTES)
     return FINE
 
 
-def _stopped(bundle: Bundle, onnx: Path) -> str:
+def _stopped(spec: EncoderSpec, onnx: Path) -> str:
     from edge_runtime.backends.trt_builder import build_plan
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     try:
-        build_plan(
-            onnx, bundle.spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES, progress=interrupt
-        )
+        build_plan(onnx, spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES, progress=interrupt)
     except KeyboardInterrupt:
         return FINE
     return "it went on"
 
 
-def _cut_file(bundle: Bundle, onnx: Path) -> str:
+def _cut_file(spec: EncoderSpec, onnx: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / "cut.onnx"
         cut.write_bytes(onnx.read_bytes()[:5000])
-        return _refused(bundle, cut, "refuses")
+        return _refused(spec, cut, "refuses")
 
 
-def _other_size(bundle: Bundle, onnx: Path) -> str:
-    from dataclasses import replace
-
-    larger = replace(bundle.spec, height_px=bundle.spec.height_px * 2)
-    return _refused(replace(bundle, spec=larger), onnx, "inputs and outputs")
+def _other_size(spec: EncoderSpec, onnx: Path) -> str:
+    larger = replace(spec, height_px=spec.height_px * 2)
+    return _refused(larger, onnx, "inputs and outputs")
 
 
-def _refused(bundle: Bundle, onnx: Path, words: str) -> str:
+def _refused(spec: EncoderSpec, onnx: Path, words: str) -> str:
     from edge_runtime.backends.trt_builder import build_plan
 
     try:
-        build_plan(onnx, bundle.spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES)
+        build_plan(onnx, spec, _OPTIONS, workspace_bytes=_WORKSPACE_BYTES)
     except EngineError as error:
         return FINE if words in str(error) else f"refused with {error}"
     return "it was built"
@@ -113,4 +109,5 @@ def _refused(bundle: Bundle, onnx: Path, words: str) -> str:
 
 if __name__ == "__main__":
     use_tensorrt_rtx(Path(sys.argv[1]))
-    print(json.dumps(behaviours(Bundle.open(Path(sys.argv[2])))))
+    given = Path(sys.argv[2])
+    print(json.dumps(behaviours(read_spec(given), onnx_path(given, "fp16"))))

@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Precision
 from edge_runtime.command_line import run_command
 from edge_runtime.errors import InputError
+from edge_runtime.preprocess import EncoderSpec, spec_from_json
 
 LIBRARY_WHEEL = "onnxruntime_ep_nv_tensorrt_rtx"
 BINDINGS = "tensorrt_rtx_bindings"
@@ -31,6 +32,8 @@ FINE = "as it should"
 """Verdict on a behaviour."""
 _WORKSPACE_BYTES = 16 << 30
 _LARGEST_PX = 384
+_CALIBRATION_IMAGES = 8
+SPEC = "spec.json"
 _TIMEOUT_S = 1800
 OTHER_ENCODERS = (
     "convnextv2_atto.fcmae_ft_in1k",
@@ -100,28 +103,57 @@ def use_tensorrt_rtx(site: Path) -> str:
     return str(sys.modules["tensorrt"].__version__)
 
 
-def build_one(bundle_path: Path, precision: Precision, size_px: int) -> Build:
-    """Parse and build one file of a bundle with the builder that flies."""
+def export_files(encoder: str, size_px: int, folder: Path) -> None:
+    """Write the FP32 and FP16 files of an encoder with random weights.
+
+    The export's own steps, without its gates: with random weights all pictures look much alike,
+    which is not what is asked here.
+    """
+    import onnx
+
+    from benchmarks.random_checkpoint import random_encoder
+    from export.activation_ranges import activation_ranges
+    from export.mixed_precision import to_mixed_precision
+    from export.onnx_encoder import encoder_to_onnx
+    from export.probes import probe_images
+
+    made = random_encoder(encoder, size_px)
+    full = encoder_to_onnx(made)
+    images = probe_images([], made.spec, made_up=_CALIBRATION_IMAGES)
+    mixed = to_mixed_precision(full, activation_ranges(full, images))
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(full, onnx_path(folder, "fp32"))
+    onnx.save(mixed.model, onnx_path(folder, "fp16"))
+    (folder / SPEC).write_text(json.dumps(asdict(made.spec)))
+
+
+def onnx_path(folder: Path, precision: str) -> Path:
+    """Where `export_files` writes a precision."""
+    return folder / f"encoder.{precision}.onnx"
+
+
+def read_spec(folder: Path) -> EncoderSpec:
+    """What `export_files` wrote of the encoder."""
+    return spec_from_json(json.loads((folder / SPEC).read_text()))
+
+
+def build_one(folder: Path, precision: Precision) -> Build:
+    """Parse and build one file with the builder that flies."""
     import onnx
 
     from edge_runtime.backends.trt_builder import build_plan
     from edge_runtime.engine_store import EngineOptions
 
-    bundle = Bundle.open(bundle_path)
-    refused = bundle.manifest.meta.get("refused", {})
-    if precision in refused:
-        msg = f"not exported: {refused[precision]}"
-        raise InputError(msg)
-    path = bundle.onnx_path(precision)
+    path, spec = onnx_path(folder, precision), read_spec(folder)
     built = build_plan(
         path,
-        bundle.spec,
+        spec,
         EngineOptions(precision=precision, refit=False),
         workspace_bytes=_WORKSPACE_BYTES,
     )
     return Build(
-        encoder=bundle.spec.architecture,
-        size_px=size_px,
+        encoder=spec.architecture,
+        size_px=spec.height_px,
         precision=precision,
         nodes=len(onnx.load(path, load_external_data=False).graph.node),
         onnx_mb=round(path.stat().st_size / 1e6, 1),
@@ -136,27 +168,14 @@ def check_encoder(encoder: str, size_px: int, *, site: Path, work: Path, run: Ru
 
     A crash in NVIDIA's code, or a refused file, is one row and ends nothing else.
     """
-    me = [sys.executable, "-m", "benchmarks.rtx_check"]
-    checkpoint, bundle = work / "checkpoint", work / "bundle"
-    for command in (
-        [
-            *(sys.executable, "-m", "benchmarks.random_checkpoint", encoder),
-            *("--size-px", str(size_px), "--out", str(checkpoint)),
-        ],
-        [
-            *(sys.executable, "-m", "export", "bundle"),
-            *("--checkpoint", str(checkpoint), "--out", str(bundle)),
-        ],
-    ):
-        done = run(command)
-        if done.returncode != 0:
-            what = "no checkpoint" if "bundle" not in command else "not exported"
-            verdict = f"{what}: {_last_line(done)}"
-            return [Build(encoder=encoder, size_px=size_px, precision="all", verdict=verdict)]
+    me = [sys.executable, "-m", "benchmarks.rtx_check", "--libraries", str(site)]
+    done = run([*me, "--export", encoder, "--size-px", str(size_px), "--work", str(work)])
+    if done.returncode != 0:
+        verdict = f"not exported: {_last_line(done)}"
+        return [Build(encoder=encoder, size_px=size_px, precision="all", verdict=verdict)]
     builds = []
     for precision in ("fp32", "fp16"):
-        one = ["--build", str(bundle), "--precision", precision, "--size-px", str(size_px)]
-        done = run([*me, "--libraries", str(site), *one])
+        done = run([*me, "--build", str(work), "--precision", precision])
         if done.returncode == 0:
             builds.append(Build(**json.loads(done.stdout.strip().splitlines()[-1])))
         else:
@@ -193,9 +212,9 @@ def table(builds: Iterable[Build]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_behaviour(bundle: Path, *, site: Path, run: Run) -> dict[str, str]:
-    """How the builder behaves on one bundle: see `benchmarks.rtx_behaviour`."""
-    done = run([sys.executable, "-m", "benchmarks.rtx_behaviour", str(site), str(bundle)])
+def check_behaviour(folder: Path, *, site: Path, run: Run) -> dict[str, str]:
+    """How the builder behaves on one encoder: see `benchmarks.rtx_behaviour`."""
+    done = run([sys.executable, "-m", "benchmarks.rtx_behaviour", str(site), str(folder)])
     if done.returncode != 0:
         return {"the builder's behaviour": _last_line(done)}
     found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -226,7 +245,7 @@ def check_all(
     )
     behaviour = {"the builder's behaviour": "not tried: nothing was built"}
     if smallest is not None:
-        behaviour = check_behaviour(work / smallest.encoder / "bundle", site=site, run=run)
+        behaviour = check_behaviour(work / smallest.encoder, site=site, run=run)
     for name in {build.encoder for build in builds}:  # Gigabytes, all told; the rows stay.
         shutil.rmtree(work / name, ignore_errors=True)
     lines = [f"* {what}: {verdict}" for what, verdict in behaviour.items()]
@@ -240,15 +259,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("encoders", nargs="*", help="timm names; by default all of the check")
     parser.add_argument("--libraries", type=Path, default=Path("out/rtx/site"))
     parser.add_argument("--work", type=Path, default=Path("out/rtx/check"))
+    parser.add_argument("--export", metavar="ENCODER", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=("fp32", "fp16"), help=argparse.SUPPRESS)
     parser.add_argument("--size-px", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
     def run() -> int:
-        if args.build:
+        if args.export:
+            export_files(args.export, args.size_px, args.work)
+        elif args.build:
             use_tensorrt_rtx(args.libraries)
-            print(json.dumps(asdict(build_one(args.build, args.precision, args.size_px))))
+            print(json.dumps(asdict(build_one(args.build, args.precision))))
         else:
             builds, behaviour = check_all(args.encoders, site=args.libraries, work=args.work)
             built = sum(build.verdict == "built" for build in builds)

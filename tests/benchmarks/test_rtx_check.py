@@ -60,12 +60,12 @@ def test_a_crash_in_one_precision_is_a_row_and_the_rest_goes_on(tmp_path: Path) 
 
 
 def test_an_encoder_that_does_not_export_is_one_row_with_the_reason(tmp_path: Path) -> None:
-    run = Commands(bundle=(2, "", "export: encoder.fp32.onnx: a foreign node"))
+    run = Commands(**{"--export": (2, "", "rtx-check: encoder.fp32.onnx: a foreign node")})
     (build,), behaviour = check_all([ENCODER], site=tmp_path, work=tmp_path / "work", run=run)
     assert build.verdict == (
-        "not exported: export: encoder.fp32.onnx: a foreign node (exit status 2)"
+        "not exported: rtx-check: encoder.fp32.onnx: a foreign node (exit status 2)"
     )
-    assert len(run.seen) == 2
+    assert len(run.seen) == 1
     assert list(behaviour.values()) == ["not tried: nothing was built"]
 
 
@@ -84,7 +84,7 @@ def test_the_builder_is_tried_on_the_smallest_bundle_and_its_crash_is_a_verdict(
         **{"benchmarks.rtx_behaviour": (-6, "", "Aborted")},
     )
     _, behaviour = check_all([ENCODER], site=tmp_path, work=tmp_path, run=run)
-    assert run.seen[-1][-1] == str(tmp_path / ENCODER / "bundle")
+    assert run.seen[-1][-1] == str(tmp_path / ENCODER)
     assert list(behaviour.values()) == ["Aborted (exit status -6)"]
     assert "* the builder's behaviour: Aborted" in (tmp_path / "table.md").read_text()
 
