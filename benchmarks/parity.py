@@ -30,8 +30,8 @@ from edge_runtime.errors import InputError
 from edge_runtime.preprocess import resize_to_encoder
 from export.activation_ranges import activation_ranges
 from export.half_arithmetic import embed_in_half_arithmetic
-from export.mixed_precision import to_mixed_precision
 from export.onnx_encoder import encoder_to_onnx
+from export.precision_search import mixed_precision_that_holds
 from train.encoder import Encoder, new_encoder
 from train.encoder_families import family_of
 
@@ -47,6 +47,8 @@ FAMILIES = (
 )  # fmt: skip
 """One or two small members of every family that training offers."""
 SIZES_PX = (224, 384)
+CALIBRATION_COSINE = 0.9998
+"""Lowest in half arithmetic on the pictures of calibration, so that others keep 0.9995."""
 _SEED = 20
 _ATTENTION = ("attn", "qkv", "token_mixer")
 
@@ -83,12 +85,14 @@ class ParityRow(Provenance):
     """That stay in FP32."""
     kept_by_measurement: int
     """Of these, for a number that was measured in activations or weights."""
+    kept_early: int
+    """Of these, because rounding there grew too much on the way to the embedding."""
     fp32_mb: float
     fp16_mb: float
     export_s: float
     """To FP32 ONNX, checked."""
     calibrate_s: float
-    """Ranges and types."""
+    """Ranges, types and trials of them."""
     cpu: str
 
 
@@ -165,15 +169,19 @@ def parity_row(
         batch: pictures per run of the batched comparison.
         threads: CPU threads of ONNX Runtime; None for all of this machine's.
     """
-    with torch.inference_mode():
-        reference = np.concatenate(
-            [encoder(torch.from_numpy(images[k : k + 1])).numpy() for k in range(len(images))]
-        )
+    reference = _by_torch(encoder, images)
     centre = reference.mean(axis=0)
     began_s = time.perf_counter()
     full = encoder_to_onnx(encoder)
     exported_s = time.perf_counter()
-    mixed = to_mixed_precision(full, activation_ranges(full, calibration, threads=threads))
+    mixed = mixed_precision_that_holds(
+        full,
+        activation_ranges(full, calibration, threads=threads),
+        calibration,
+        _by_torch(encoder, calibration),
+        min_cosine=CALIBRATION_COSINE,
+        threads=threads,
+    )
     calibrated_s = time.perf_counter()
     by_fp32 = np.concatenate([_embed(full.SerializeToString(), images, n, threads)
                               for n in (1, batch)])  # fmt: skip
@@ -203,6 +211,7 @@ def parity_row(
         half_nodes=mixed.half_nodes,
         kept_nodes=len(mixed.kept),
         kept_by_measurement=sum(node.measured is not None for node in mixed.kept),
+        kept_early=sum(node.reason.startswith("rounding") for node in mixed.kept),
         fp32_mb=full.ByteSize() / 1e6,
         fp16_mb=mixed.model.ByteSize() / 1e6,
         export_s=exported_s - began_s,
@@ -256,6 +265,12 @@ def live_in(encoder: Encoder, images: U8, *, seed: int = _SEED) -> None:
         for k in range(0, len(images) - 1, 6):
             encoder(torch.from_numpy(images[k : k + 6]))
     encoder.eval()
+
+
+@torch.inference_mode()
+def _by_torch(encoder: Encoder, images: U8) -> F32:
+    parts = [encoder(torch.from_numpy(images[k : k + 1])).numpy() for k in range(len(images))]
+    return np.concatenate(parts)
 
 
 def _embed(model: bytes, images: U8, batch: int, threads: int | None) -> F32:

@@ -76,7 +76,11 @@ Reason = tuple[str, float | None]
 
 
 def to_mixed_precision(
-    model: onnx.ModelProto, ranges: ActivationRanges | None, *, keep: Collection[str] = ()
+    model: onnx.ModelProto,
+    ranges: ActivationRanges | None,
+    *,
+    keep: Collection[str] = (),
+    keep_because: str = "asked for",
 ) -> MixedPrecision:
     """Give every value of an FP32 encoder its type.
 
@@ -90,6 +94,7 @@ def to_mixed_precision(
         ranges: of `activation_ranges` on pictures like those of flight; None to trust every
             activation, which is not safe.
         keep: names of further nodes to keep.
+        keep_because: the reason to give for those.
 
     Returns:
         The model, with weights of FP16 nodes stored in FP16, and the nodes that were kept.
@@ -113,7 +118,7 @@ def to_mixed_precision(
     if missing:
         msg = f"{missing[0]} was not measured; measure the ranges of this very model"
         raise GateError(msg)
-    reasons: dict[str, Reason] = dict.fromkeys(keep, ("asked for", None))
+    reasons: dict[str, Reason] = {}
     for name, part in (*_pixel_nodes(model), *_final_nodes(model)):
         reasons.setdefault(name, (part, None))
     for node in nodes:
@@ -122,6 +127,8 @@ def to_mixed_precision(
         why_node = _why_by_kind(node, floats, constants) or _why_weight(node, constants)
         if why_node is None and ranges is not None:
             why_node = _why_measured(node, floats, ranges)
+        if why_node is None and node.name in keep:
+            why_node = keep_because, None
         if why_node is not None:
             reasons.setdefault(node.name, why_node)
     _keep_between(nodes, floats, reasons)
