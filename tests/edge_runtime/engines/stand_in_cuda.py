@@ -34,8 +34,8 @@ class Gpu:
         self.missing_weights: list[str] = []
         self.other_weights: Callable[[bytes], bytes] | None = None
         """Applied to the ONNX file while building: a builder that makes a wrong engine."""
-        self.wrong_batches = False
-        """Kernels for more than one image answer wrongly."""
+        self.wrong_from: int | None = None
+        """Kernels for so many images or more answer wrongly."""
         self.graphs = True
         self.graph_is_wrong = False
         self.out_of_memory = False

@@ -6,6 +6,7 @@ nothing that the published bindings lack is checked in tests/tensorrt_interface.
 
 import enum
 import json
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,8 @@ def make_tensorrt(gpu: "Gpu") -> ModuleType:
             monitor.phase_start("Building Engine", None, 4)
             go_on = monitor.step_complete("Building Engine", 0)
             gpu.building.set()
-            while gpu.build == "until cancelled" and go_on:
+            given_up_s = time.monotonic() + 10
+            while gpu.build == "until cancelled" and go_on and time.monotonic() < given_up_s:
                 go_on = monitor.step_complete("Building Engine", 1)
             monitor.phase_finish("Building Engine")
             for line in gpu.build_log:
@@ -305,7 +307,7 @@ def make_tensorrt(gpu: "Gpu") -> ModuleType:
                 data = bytes(gpu.memory[addresses["images"]][:size])
                 images = np.frombuffer(data, np.uint8).reshape(shape)
                 (found,) = self._engine._session.run(["embeddings"], {"images": images})
-                if gpu.wrong_batches and shape[0] > 1:
+                if gpu.wrong_from is not None and shape[0] >= gpu.wrong_from:
                     found = found[:, ::-1]
                 gpu.memory[addresses["embeddings"]][: found.nbytes] = found.tobytes()
 

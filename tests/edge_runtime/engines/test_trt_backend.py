@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.backends.protocol import Backend, check_probes, open_backend
+from edge_runtime.backends.trt import TensorRtBackend
 from edge_runtime.backends.trt_engines import build_engine
 from edge_runtime.bundle import Bundle
 from edge_runtime.engine_files import write_engine
@@ -262,14 +263,26 @@ def test_a_full_gpu_is_said_and_nothing_is_kept(gpu: "Gpu", bundle: Bundle) -> N
 
 
 def test_an_engine_that_answers_wrongly_fails_the_probes(
-    gpu: "Gpu", bundle: Bundle, make_encoder_onnx: Callable[..., bytes]
+    gpu: "Gpu",
+    bundle: Bundle,
+    make_encoder_onnx: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    closed: list[Backend] = []
+    close = TensorRtBackend.close
+
+    def noted(backend: TensorRtBackend) -> None:
+        closed.append(backend)
+        close(backend)
+
+    monkeypatch.setattr(TensorRtBackend, "close", noted)
     other = np.random.default_rng(8).normal(size=(48, 12)).astype(np.float32)
     plan = engine_path(bundle).read_bytes()
     onnx = (bundle.root / "encoder.fp32.onnx").read_bytes()
     forged(bundle, plan.replace(onnx, make_encoder_onnx(other)))
     with pytest.raises(BackendError, match="lowest cosine"):
         open_backend(bundle, "tensorrt")
+    assert len(closed) == 1
     assert gpu.memory == {}
 
 
@@ -313,7 +326,6 @@ def test_auto_falls_back_and_names_the_stale_engine(gpu: "Gpu", bundle: Bundle) 
 def test_auto_falls_back_where_the_engine_fails_its_probes(
     gpu: "Gpu", bundle: Bundle, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    gpu.wrong_batches = False
     plan = bytearray(engine_path(bundle).read_bytes())
     at = plan.index((bundle.root / "encoder.fp32.onnx").read_bytes()) + 300
     plan[at : at + 40] = np.ones(10, np.float32).tobytes()

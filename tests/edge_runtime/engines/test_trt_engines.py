@@ -308,11 +308,12 @@ def test_a_wrong_engine_fails_the_gates_and_is_not_left_in_place(
     assert gpu.memory == {}
 
 
-def test_full_batches_go_through_the_gates_too(gpu: "Gpu", bundle: Bundle) -> None:
-    """Each profile has kernels of its own: here those for batches answer wrongly."""
-    gpu.wrong_batches = True
-    with pytest.raises(GateError, match="4 images at a time"):
-        build_engine(bundle, FOUR)
+@pytest.mark.parametrize("largest", [4, 16])
+def test_full_batches_go_through_the_gates_too(gpu: "Gpu", bundle: Bundle, largest: int) -> None:
+    """Even where there are fewer probes, six, than images in a batch."""
+    gpu.wrong_from = largest
+    with pytest.raises(GateError, match=f"{largest} images at a time"):
+        build_engine(bundle, EngineOptions(max_batch=largest))
     assert files(bundle) == []
 
 
