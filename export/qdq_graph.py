@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -26,6 +26,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
+from edge_runtime.errors import InputError
 from export.graph_costs import node_macs
 from export.graph_shapes import ShapedGraph
 
@@ -68,7 +69,14 @@ class Layer:
 class QdqGraph:
     """An FP32 encoder that can be written with any of its layers in INT8."""
 
-    def __init__(self, fp32: Path, target: Int8Target, *, reduce_range: bool = False) -> None:
+    def __init__(
+        self,
+        fp32: Path,
+        target: Int8Target,
+        *,
+        reduce_range: bool = False,
+        float_part: Path | None = None,
+    ) -> None:
         """Read the graph and find what can be quantised: layers with constant weights.
 
         The file needs no preparation: `export_onnx` has folded batch norms and constants, and
@@ -78,18 +86,44 @@ class QdqGraph:
             fp32: encoder file.
             target: decides types and where the pairs go.
             reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose sums overflow otherwise.
+            float_part: the same encoder in FP16, so that what is not INT8 is not FP32 either: a
+                strongly typed network computes in the types it is given. Values of both files must
+                have the same names.
+
+        Raises:
+            InputError: the FP16 file is another encoder's.
         """
         self.fp32, self.target, self.reduce_range = fp32, target, reduce_range
         with _quietly():
-            self._model: ModelProto = load_model_with_shape_infer(fp32)
+            self._model: ModelProto = load_model_with_shape_infer(float_part or fp32)
         for node in self._model.graph.node:
             node.name = node.name or f"{node.op_type}_{node.output[0]}"
-        self.layers = _layers(self._model, ShapedGraph(fp32))
+        self.layers = _layers(self._model, ShapedGraph(float_part or fp32))
+        self._casts = {
+            node.output[0]: node.input[0]
+            for node in self._model.graph.node
+            if node.op_type == "Cast"
+        }
+        self._halves = {
+            value.name
+            for value in self._model.graph.value_info
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT16
+        }
         named = {node for layer in self.layers for node in layer.nodes}
         self._body = {layer.residual[1] for layer in self.layers if layer.residual is not None}
         for node in self._model.graph.node:
             if node.name in named:
                 self._body |= {node.input[0], node.output[0]}
+        if float_part is not None:
+            measured = {name for node in onnx.load(fp32).graph.node for name in node.output}
+            self._body = {self._casts.get(name, name) for name in self._body}
+            missing = sorted(self._body - measured)
+            if missing:
+                msg = (
+                    f"{float_part} computes {missing[0]!r}, which {fp32} does not; expected the "
+                    "same encoder. Export both again"
+                )
+                raise InputError(msg)
 
     def ranges(self, calibration: U8, method: RangeMethod) -> TensorsData:
         """Ranges of all activations that may be quantised.
@@ -118,13 +152,17 @@ class QdqGraph:
             return calibrator.compute_data()
 
     def with_int8(self, names: Collection[str], ranges: TensorsData) -> ModelProto:
-        """The encoder with these layers in INT8, per-channel weights, all else in FP32.
+        """The encoder with these layers in INT8, per-channel weights, all else as it was.
 
         Args:
             names: of layers; at least one.
             ranges: from `ranges`.
         """
         chosen = [layer for layer in self.layers if layer.name in names]
+        ranges = copy.copy(ranges)
+        ranges.data = ranges.data | {
+            cast: ranges.data[name] for cast, name in self._casts.items() if name in ranges.data
+        }
         for_cpu = self.target == "cpu"
         options: dict[str, Any] = {
             # Their outputs meet Gelu, norms or a bias in FP32: one rounding less.
@@ -160,6 +198,7 @@ class QdqGraph:
             if not for_cpu:
                 for layer in chosen:
                     _quantise_residual(quantizer.model.model, layer, ranges)
+            _scale_halves_by_halves(quantizer.model.model, self._halves)
             quantizer.model.topological_sort()
         model: ModelProto = quantizer.model.model
         return model
@@ -184,6 +223,19 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _scale_halves_by_halves(model: ModelProto, halves: Collection[str]) -> None:
+    """A scale has the type of what it scales; the library takes that of the ranges, FP32."""
+    scales = {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in halves
+    }
+    for tensor in model.graph.initializer:
+        if tensor.name in scales:
+            value = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
 
 def _quantise_residual(model: ModelProto, layer: Layer, ranges: TensorsData) -> None:

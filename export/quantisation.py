@@ -82,6 +82,7 @@ def quantise(
     methods: Sequence[RangeMethod] = get_args(RangeMethod),
     reduce_range: bool | None = None,
     threads: int | None = None,
+    fp16: Path | None = None,
     say: Say = lambda _: None,
 ) -> QuantisedEncoder:
     """Write an INT8 encoder with explicit Q/DQ, if there is one that is worth having.
@@ -102,13 +103,16 @@ def quantise(
         methods: to choose the ranges' method from.
         reduce_range: 7-bit weights; by default where this CPU has no VNNI.
         threads: CPU threads of the timing; by default all.
+        fp16: the same encoder in FP16: for TensorRT, layers that are not INT8 then are FP16 and not
+            FP32.
         say: called with one line per stage.
 
     Returns:
         What was measured and whether a file was written.
 
     Raises:
-        InputError: too few images, no method, or an encoder without a layer to quantise.
+        InputError: too few images, no method, an encoder without a layer to quantise, or an FP16
+            file of another encoder.
     """
     limits = limits or Int8Limits()
     if len(held_out) < 8 or len(calibration) < 1 or not methods:
@@ -118,7 +122,9 @@ def quantise(
         )
         raise InputError(msg)
     reduce = target == "cpu" and not has_vnni() if reduce_range is None else reduce_range
-    graph = QdqGraph(fp32, target, reduce_range=reduce)
+    graph = QdqGraph(
+        fp32, target, reduce_range=reduce, float_part=fp16 if target == "tensorrt" else None
+    )
     if not graph.layers:
         msg = f"{fp32} has no convolution or matrix product with constant weights to quantise"
         raise InputError(msg)

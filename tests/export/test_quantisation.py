@@ -112,6 +112,35 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def fp16(fp32: Path) -> Path:
+    """The body in FP16 between an FP32 frame, names kept."""
+    model = onnx.load(fp32)
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.name.startswith("body.") or tensor.name in ("zero", "six"):
+            value = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    nodes = list(graph.node)
+    for node in nodes:
+        if node.name == "stem/Conv":
+            node.input[0] = "stem.in.fp16"
+        if node.op_type == "ReduceMean":
+            node.input[0] += ".fp32"
+    into, out_of = TensorProto.FLOAT16, TensorProto.FLOAT
+    nodes.insert(4, helper.make_node("Cast", ["stem.in"], ["stem.in.fp16"], "in", to=into))
+    last = next(k for k, node in enumerate(nodes) if node.op_type == "ReduceMean")
+    name = nodes[last].input[0].removesuffix(".fp32")
+    nodes.insert(last, helper.make_node("Cast", [name], [f"{name}.fp32"], "out", to=out_of))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]
+    path = fp32.with_name("encoder.fp16.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def outlying(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write(tmp_path_factory.mktemp("int8") / "encoder.fp32.onnx", outliers=True)
 
@@ -144,6 +173,7 @@ def _quantise(
     *,
     methods: tuple[RangeMethod, ...] = ("min-max",),
     limits: Int8Limits | None = None,
+    fp16: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> QuantisedEncoder:
     return quantise(
@@ -155,6 +185,7 @@ def _quantise(
         methods=methods,
         limits=limits,
         threads=1,
+        fp16=fp16,
         say=say,
     )
 
@@ -216,6 +247,40 @@ def test_tensorrt_gets_symmetric_pairs_on_inputs_of_weighted_layers_alone(fp32: 
         if node.op_type == "Add":  # The convolution adds the skipped tensor in INT8.
             kinds = [producers[name].op_type for name in node.input]
             assert kinds == ["Conv", "DequantizeLinear"]
+
+
+def test_what_is_not_int8_for_tensorrt_is_fp16_where_fp16_is_given(
+    fp32: Path, fp16: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "int8.onnx"
+    found = _quantise(fp32, out, "tensorrt", fp16=fp16)
+    assert found.passed, found.reason
+    model = onnx.load(out)
+    onnx.checker.check_model(model, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert types[node.input[1]] == TensorProto.FLOAT16
+        if node.op_type == "Conv":
+            assert types[node.input[2]] == TensorProto.FLOAT16  # Biases and sums.
+    images = _images(40, 3)
+    written = embed(str(out), images, fuse_pairs=False)
+    cosine = np.sum(written * embed(str(fp32), images), axis=1)
+    assert cosine.min() >= GATE_LIMITS["int8"].min_cosine
+
+
+def test_an_fp16_file_of_another_encoder_is_refused(fp32: Path, tmp_path: Path) -> None:
+    other = onnx.load(fp32)
+    for node in other.graph.node:
+        for names in (node.input, node.output):
+            for k, name in enumerate(names):
+                names[k] = name.replace("blocks.2.", "blocks.9.")
+    for tensor in other.graph.initializer:
+        tensor.name = tensor.name.replace("blocks.2.", "blocks.9.")
+    del other.graph.value_info[:]
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"which .* does not; expected the same encoder"):
+        QdqGraph(fp32, "tensorrt", float_part=tmp_path / "other.onnx")
 
 
 def test_the_layer_that_int8_spoils_is_found_and_left_in_float(
