@@ -23,6 +23,7 @@ COMMANDS = (
     "evidence",
     "latency",
     "loading",
+    "parity",
     "photographs",
     "report",
     "retrieval",
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ablation": _ablation,
         "sampling": _sampling,
         "loading": _loading,
+        "parity": _parity,
         "photographs": _photographs,
         "report": _report,
     }
@@ -124,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     loading = _add(commands, "loading", "images a second that one core reads and augments")
     loading.add_argument("--runs", type=int, default=5, help="repetitions")
     _add_output(loading)
+
+    parity = _add(commands, "parity", "exported encoders against PyTorch, every family")
+    parity.add_argument("--photographs", type=Path, required=True, help="folder of JPEGs or PNGs")
+    parity.add_argument("--architecture", nargs="+", help="timm names; every family by default")
+    parity.add_argument("--size-px", nargs="+", type=int, default=[224, 384], help="sides")
+    parity.add_argument("--pictures", type=int, default=12, help="compared, and calibrated on")
+    _add_output(parity)
 
     latency = _add(commands, "latency", "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")
@@ -355,6 +364,30 @@ def _sampling(args: argparse.Namespace) -> None:
     _emit(args, rows)
     if not args.json:
         print_sampling(rows)
+
+
+def _parity(args: argparse.Namespace) -> None:
+    from benchmarks.parity import FAMILIES, ParityRow, parity_rows
+    from benchmarks.tables import print_parity
+    from edge_runtime.source import PHOTO_SUFFIXES
+
+    if not args.photographs.is_dir():
+        msg = f"{args.photographs} is not a folder; expected photographs"
+        raise InputError(msg)
+    files = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+    rows: list[ParityRow] = []
+
+    def done(row: ParityRow) -> None:
+        rows.append(row)
+        _emit(args, [row])
+        if not args.json:
+            print(f"{row.architecture} {row.size_px} px: done", file=sys.stderr)
+
+    parity_rows(
+        args.architecture or FAMILIES, args.size_px, files, pictures=args.pictures, done=done
+    )
+    if not args.json:
+        print_parity(rows)
 
 
 def _loading(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 from benchmarks.accuracy import AccuracyRow
 from benchmarks.intervals import Rate
 from benchmarks.latency import LatencyRow, StageRow
+from benchmarks.parity import ParityRow
 
 
 def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
@@ -19,6 +20,25 @@ def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
         table.add_column(row.flight, justify="right")
     for name, cells in accuracy_lines(rows):
         table.add_row(name, *cells)
+    Console(soft_wrap=False).print(table)
+
+
+def print_parity(rows: Sequence[ParityRow]) -> None:
+    """Exported files against PyTorch: one line an architecture and size."""
+    table = Table(title="1 - cosine to PyTorch, worst picture", title_style="")
+    names = ("encoder", "px", "FP32", "FP16", "FP16 centred", "in FP32 for a number", "FP16 MB")
+    for name in names:
+        table.add_column(name, justify="left" if name == "encoder" else "right")
+    for row in rows:
+        table.add_row(
+            row.architecture,
+            str(row.size_px),
+            f"{1 - row.fp32_min_cosine:.0e}",
+            f"{1 - row.fp16_min_cosine:.0e}",
+            f"{1 - row.fp16_min_centred:.0e}",
+            f"{row.kept_by_measurement + row.kept_early} of {row.nodes}",
+            f"{row.fp16_mb:.1f} of {row.fp32_mb:.1f}",
+        )
     Console(soft_wrap=False).print(table)
 
 

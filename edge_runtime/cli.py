@@ -162,6 +162,8 @@ def _run(args: argparse.Namespace) -> int:
         f"{summary.abstained} abstained, {summary.lost} lost; median {summary.median_ms:.0f} ms "
         f"a frame on {summary.provider}."
     )
+    for note in summary.notes:
+        print(f"Note: {note}.")
     if summary.left_out:
         print(f"{summary.left_out} photographs have no row of telemetry and were left out.")
     print(f"Log written to {args.out}. Next: skyfix replay {args.out}")

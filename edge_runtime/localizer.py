@@ -74,7 +74,8 @@ class Localizer:
         self._reset_counter = 0
         self._last_t_s = 0.0
         self._window_ms = 8.0
-        self._backend_name = f"{backend.info.provider}/{backend.info.precision}"
+        info = backend.info
+        self._engine_id = info.engine or f"{info.provider}/{info.precision}"
 
     @classmethod
     def open(
@@ -403,7 +404,7 @@ class Localizer:
             reset_counter=self._reset_counter,
             bundle_id=self.bundle.id,
             index_id=self.index.id,
-            engine_id=self._backend_name,
+            engine_id=self._engine_id,
             backend=self.backend.info.name,
         )
         self._seq += 1

@@ -36,6 +36,8 @@ class RunSummary:
     degraded: int
     median_ms: float
     provider: str
+    notes: tuple[str, ...]
+    """Why a faster backend did not run."""
     """What embedded, as the library names it."""
     left_out: int
     """Photographs without telemetry."""
@@ -73,6 +75,7 @@ def run(settings: RunSettings, out: Path, *, watch: Watch | None = None) -> RunS
         degraded=counts["DEGRADED"],
         median_ms=sorted(times_ms)[len(times_ms) // 2] if times_ms else 0.0,
         provider=localizer.backend.info.provider,
+        notes=localizer.backend.info.notes,
         left_out=len(source.left_out),
     )
 

@@ -17,14 +17,14 @@ from edge_runtime.gates import GateReport
 from edge_runtime.index_gate import IndexGateReport
 from export.activation_ranges import activation_ranges
 from export.calibration_images import CalibrationImages, calibration_images
-from export.half_arithmetic import embed_in_half_arithmetic
-from export.judge import Judge, Verdict, onnx_embed
-from export.mixed_precision import to_mixed_precision
+from export.half_arithmetic import half_embed
+from export.judge import Judge, Verdict, onnx_embed, trained_embed
 from export.onnx_encoder import check_structure, encoder_to_onnx, set_metadata
+from export.precision_search import mixed_precision_that_holds
 from export.probes import probe_images, resize_probes
 from export.qdq_graph import Int8Target
 from export.quantisation import quantise
-from train.encoder import Checkpoint, load_checkpoint
+from train.encoder import Checkpoint, Encoder, load_checkpoint
 
 U8 = npt.NDArray[np.uint8]
 Say = Callable[[str], None]
@@ -33,6 +33,9 @@ Progress = Callable[[str, float], None]
 MAX_PROBES = 32
 """In a bundle: made-up ones first, then images held out of calibration. Every start embeds them."""
 _ORT = "ONNX Runtime on the CPU"
+_TRIAL_IMAGES = 8
+_TRIAL_COSINE = 0.9998
+"""Of FP16 on images of the calibration, so that others keep the gate's."""
 _CALIBRATION_IMAGES = 96
 _MADE_UP_IMAGES = 24
 """Are enough to see where activations overflow; scales of INT8 need real images anyway."""
@@ -155,7 +158,7 @@ def export_bundle(
         result.shipped["fp32"] = _fp32(full, folder, judge)
         say(_line("fp32", result.shipped["fp32"]))
         others: dict[Precision, Callable[[], ShippedPrecision]] = {
-            "fp16": lambda: _fp16(full, folder, seen.calibration, judge),
+            "fp16": lambda: _fp16(full, folder, encoder, seen.calibration, judge),
             "int8": lambda: _int8(folder, seen, int8_target, judge, say),
         }
         for precision, write in others.items():
@@ -179,13 +182,20 @@ def _fp32(model: onnx.ModelProto, folder: Path, judge: Judge) -> ShippedPrecisio
     return _shipped(path, judge.judge(onnx_embed(path), "fp32"), judged_by=_ORT)
 
 
-def _fp16(model: onnx.ModelProto, folder: Path, images: U8, judge: Judge) -> ShippedPrecision:
-    mixed = to_mixed_precision(model, activation_ranges(model, images))
+def _fp16(
+    model: onnx.ModelProto, folder: Path, encoder: Encoder, images: U8, judge: Judge
+) -> ShippedPrecision:
+    few = images[:: max(1, len(images) // _TRIAL_IMAGES)][:_TRIAL_IMAGES]
+    mixed = mixed_precision_that_holds(
+        model,
+        activation_ranges(model, images),
+        few,
+        trained_embed(encoder)(few),
+        min_cosine=_TRIAL_COSINE,
+    )
     set_metadata(mixed.model, precision="fp16")
     path = _written(mixed.model, folder / "encoder.fp16.onnx")
-    verdict = judge.judge(
-        lambda images: embed_in_half_arithmetic(mixed.model, images, batch=len(images)), "fp16"
-    )
+    verdict = judge.judge(half_embed(mixed.model), "fp16")
     # Not for its arithmetic, which is FP32, but because this is what opens the file.
     judge.judge_probes(onnx_embed(path), "fp16", where="fp16 by ONNX Runtime")
     return _shipped(

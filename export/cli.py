@@ -1,6 +1,7 @@
 """`python -m export …`: checkpoints to bundles, imagery to indexes."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bundle(commands)
     _add_index(commands)
+    _add_inspect(commands)
     return parser
 
 
@@ -99,8 +101,32 @@ def _add_index(commands: Any) -> None:
         "--stride-m", type=float, help="between tile centres, m; by default a quarter of a tile"
     )
     index.add_argument("--quality", type=int, default=90, help="JPEG quality of kept imagery")
-    index.add_argument("--backend", default="auto", help="auto, ort-cpu or ort-cuda")
+    index.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the encoder: auto, ort-cpu, ort-cuda, tensorrt, ort-tensorrt",
+    )
     index.set_defaults(run=_index)
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="layers, precisions, FLOPs, bytes and rooflines of an encoder",
+        epilog='Example: python -m export inspect bundle --device "Orin NX 16GB"',
+        formatter_class=HelpFormatter,
+    )
+    inspect.add_argument("encoder", type=Path, help="bundle folder, or an ONNX file")
+    inspect.add_argument("--batch", type=int, default=1, help="images at a time")
+    inspect.add_argument(
+        "--device",
+        nargs="+",
+        metavar="NAME",
+        help="devices of the roofline; all known ones and this machine by default",
+    )
+    inspect.add_argument("--nodes", action="store_true", help="list every node too")
+    inspect.add_argument("--json", action="store_true", help="for programs")
+    inspect.set_defaults(run=_inspect)
 
 
 def _bundle(args: argparse.Namespace) -> None:
@@ -180,3 +206,13 @@ def _index(args: argparse.Namespace) -> None:
         f"Next: skyfix run --bundle {args.bundle} --index {args.out} --source PHOTOS "
         "--telemetry TELEMETRY.csv --camera CAMERA.json"
     )
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from export.inspection import DEVICE_NAMES, as_text, inspect_encoder
+
+    found = inspect_encoder(args.encoder, batch=args.batch, devices=args.device or DEVICE_NAMES)
+    if args.json:
+        print(json.dumps([inspection.to_json() for inspection in found]))
+    else:
+        print(as_text(found, nodes=args.nodes))

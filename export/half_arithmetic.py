@@ -19,6 +19,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from edge_runtime.errors import GateError
+from edge_runtime.gates import Embed
 from export.weight_session import open_session, without_weights
 
 U8 = npt.NDArray[np.uint8]
@@ -49,17 +50,28 @@ def embed_in_half_arithmetic(
     Raises:
         GateError: a value of the model has no type.
     """
+    embed = half_embed(model, threads=threads)
+    return np.concatenate([embed(images[k : k + batch]) for k in range(0, len(images), batch)])
+
+
+def half_embed(model: onnx.ModelProto, *, threads: int | None = None) -> Embed:
+    """`embed_in_half_arithmetic` as a function of images, to be called many times.
+
+    Raises:
+        GateError: a value of the model has no type.
+    """
     rounded = _rounding_model(model)
     weights = {
         tensor.name: _widened(onnx.numpy_helper.to_array(tensor))
         for tensor in model.graph.initializer
     }
     session = open_session(rounded, weights, optimised=False, threads=threads)
-    parts = [
-        session.run(None, {session.get_inputs()[0].name: images[k : k + batch]})[0]
-        for k in range(0, len(images), batch)
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    name = session.get_inputs()[0].name
+
+    def embed(images: U8) -> F32:
+        return np.asarray(session.run(None, {name: images})[0], np.float32)
+
+    return embed
 
 
 def _widened(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

@@ -78,7 +78,11 @@ def build_index(
         "weights_sha256": bundle.weights_sha256,
         "preprocessing_sha256": spec.preprocessing_hash(),
         "architecture": spec.architecture,
-        "embedded_by": asdict(backend.info),
+        "embedded_by": {
+            "provider": backend.info.provider,
+            "precision": backend.info.precision,
+            "library": backend.info.library,
+        },
     }
     with writing_artefact(out, "index", meta) as folder:
         found = write_mbtiles(

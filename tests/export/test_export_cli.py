@@ -62,7 +62,7 @@ def test_bundle_and_index_are_made_from_the_command_line(
     said = capsys.readouterr().out
     assert "Bundle with fp32, fp16 written to" in said
     assert f"Next: python -m export index --bundle {out}" in said
-    assert len(Bundle.open(out).probes()[0]) == 32
+    assert 16 < len(Bundle.open(out).probes()[0]) <= 32
 
     index = tmp_path / "index"
     arguments = ["--imagery", str(imagery), "--bundle", str(out), "--out", str(index)]
