@@ -4,12 +4,14 @@ The precision lives in the file and never in a builder flag, because TensorRT 11
 """
 
 import copy
+import functools
 import io
 import json
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,10 +66,19 @@ def deployed(encoder: Encoder) -> Encoder:
     for name, module in list(flying.body.named_modules()):
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # Its export computes shapes while it runs.
+        if hasattr(module, "attention_bias_cache"):
+            # What was looked up once may be of other weights, and exports refuse to look it up.
+            module.attention_bias_cache = {}
+            module.get_attention_biases = functools.partial(_attention_biases, module)
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             parent, _, leaf = name.rpartition(".")
             setattr(flying.body.get_submodule(parent), leaf, _MeanPool())
     return flying
+
+
+def _attention_biases(module: Any, _device: torch.device) -> Tensor:
+    biases: Tensor = module.attention_biases[:, module.attention_bias_idxs]
+    return biases
 
 
 def encoder_to_onnx(encoder: Encoder) -> onnx.ModelProto:

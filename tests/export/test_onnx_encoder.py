@@ -391,3 +391,26 @@ def test_parallel_branches_are_fused_and_the_embeddings_stay(tmp_path: Path) -> 
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     count = [sum(isinstance(m, torch.nn.Conv2d) for m in e.modules()) for e in (encoder, fused)]
     assert count[1] < count[0]
+
+
+def test_attention_biases_that_were_looked_up_before_training_are_not_exported() -> None:
+    """Networks as EfficientViT-M keep what they looked up, whatever becomes of their weights."""
+    torch.manual_seed(5)
+    encoder = new_encoder("efficientvit_m0", size_px=64).eval()
+    images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        encoder(images)
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("attention_biases"):
+                parameter.normal_(0, 3.0)
+        found = dict(deployed(encoder).named_modules())
+    looked_up = 0
+    for name, module in encoder.named_modules():
+        if hasattr(module, "attention_biases"):
+            flying = found[name]
+            biases = flying.get_attention_biases(torch.device("cpu"))
+            torch.testing.assert_close(
+                biases, module.attention_biases[:, module.attention_bias_idxs]
+            )
+            looked_up += 1
+    assert looked_up > 0
