@@ -94,11 +94,12 @@ class QdqGraph:
             InputError: the FP16 file is another encoder's.
         """
         self.fp32, self.target, self.reduce_range = fp32, target, reduce_range
+        self.base = float_part or fp32
         with _quietly():
-            self._model: ModelProto = load_model_with_shape_infer(float_part or fp32)
+            self._model: ModelProto = load_model_with_shape_infer(self.base)
         for node in self._model.graph.node:
             node.name = node.name or f"{node.op_type}_{node.output[0]}"
-        self.layers = _layers(self._model, ShapedGraph(float_part or fp32))
+        self.layers = _layers(self._model, ShapedGraph(self.base))
         self._casts = {
             node.output[0]: node.input[0]
             for node in self._model.graph.node

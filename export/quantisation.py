@@ -154,7 +154,7 @@ def quantise(
     passed, reason = _verdict(best, target, limits, search.failure)
     chosen = best[0].names if best else frozenset()
     if passed and best:
-        write_atomically(out, _finished(best[0].model, fp32, target, reason))
+        write_atomically(out, _finished(best[0].model, graph.base, target, reason))
     macs = {layer.name: layer.macs for layer in graph.layers}
     return QuantisedEncoder(
         target=target,
@@ -205,9 +205,9 @@ def _verdict(
     return True, f"passes the gates ({gates}); {took}"
 
 
-def _finished(model: ModelProto, fp32: Path, target: Int8Target, reason: str) -> bytes:
-    """The file's bytes, with FP32's metadata and what INT8 adds."""
-    source = onnx.load(fp32, load_external_data=False)
+def _finished(model: ModelProto, base: Path, target: Int8Target, reason: str) -> bytes:
+    """The file's bytes, with the metadata of what was quantised and what INT8 adds."""
+    source = onnx.load(base, load_external_data=False)
     metadata = {entry.key: entry.value for entry in source.metadata_props}
     metadata |= {"skyfix.precision": "int8", "skyfix.int8_target": target, "skyfix.int8": reason}
     del model.metadata_props[:]
@@ -215,6 +215,12 @@ def _finished(model: ModelProto, fp32: Path, target: Int8Target, reason: str) ->
     del model.opset_import[:]
     model.opset_import.extend(source.opset_import)
     model.producer_name = source.producer_name
+    made = {name for node in model.graph.node for name in node.output}
+    del model.graph.value_info[:]  # What the exporter wrote names the batch; only pairs lack it.
+    model.graph.value_info.extend(v for v in source.graph.value_info if v.name in made)
+    model = onnx.shape_inference.infer_shapes(
+        model, check_type=True, strict_mode=True, data_prop=True
+    )
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data

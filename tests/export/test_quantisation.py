@@ -204,6 +204,8 @@ def test_what_is_written_is_the_encoder_still(
     model = onnx.load(out)
     onnx.checker.check_model(model, full_check=True)
     assert {n.domain for n in model.graph.node} == {""}
+    described = {v.name for v in (*model.graph.value_info, *model.graph.output)}
+    assert described == {name for node in model.graph.node for name in node.output}
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert properties["skyfix.precision"] == "int8"
     assert properties["skyfix.int8_target"] == "cpu"
