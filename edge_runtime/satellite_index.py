@@ -5,7 +5,6 @@ on disk, and the tiles around a prior are a few contiguous runs that are searche
 whole map is searched through usearch: exactly while it is small, through its graph when large.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,23 +16,22 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.geodesy import F64, enu_offset_m, mercator_unit
 from edge_runtime.imagery import ImageryStore
+from edge_runtime.index_format import (
+    CENTRE,
+    EMBEDDINGS,
+    IMAGERY,
+    TILES,
+    VECTORS,
+    TileLevel,
+    levels_from_json,
+)
 from edge_runtime.preprocess import EncoderSpec
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
-TILE_DTYPE = np.dtype([("lat_deg", "<f8"), ("lon_deg", "<f8")])
-"""One row per embedded tile: its centre."""
 EXACT_UP_TO_TILES = 20_000
 """Whole-map searches are exact up to here (about 4 ms at 1024 dimensions on one core)."""
-
-VECTORS, EMBEDDINGS, TILES, CENTRE = (
-    "vectors.usearch",
-    "embeddings.npy",
-    "tiles.npy",
-    "centre.npy",
-)
-IMAGERY = "imagery.mbtiles"
 
 
 class Circle(NamedTuple):
@@ -53,16 +51,6 @@ class SearchResult(NamedTuple):
     """(N, K) cosine similarity; -inf where there are fewer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileLevel:
-    """How the imagery was cut into tiles."""
-
-    size_m: float
-    """Side of a tile on the ground."""
-    stride_m: float
-    """Distance between the centres of neighbouring tiles."""
-
-
 class SatelliteIndex:
     """An opened, verified index folder. Not thread-safe; one per thread."""
 
@@ -78,7 +66,7 @@ class SatelliteIndex:
             for name in (TILES, EMBEDDINGS, CENTRE, VECTORS, IMAGERY)
         )
         try:
-            self.level = TileLevel(**meta["level"])
+            self.levels = levels_from_json(meta["levels"])
             self._weights_sha256 = str(meta["weights_sha256"])
             self._preprocessing_sha256 = str(meta["preprocessing_sha256"])
             self.tiles = np.load(tiles, mmap_mode="r", allow_pickle=False)
@@ -97,6 +85,12 @@ class SatelliteIndex:
             msg = (
                 f"{root} has parts of different length: tiles, embeddings and centre are {shapes}, "
                 f"the graph is {(rows, size)}. Make it again: python -m export index"
+            )
+            raise IndexFolderError(msg)
+        if self.levels[-1].row_range.stop != rows:
+            msg = (
+                f"{root} has {rows} tiles, its levels {self.levels[-1].row_range.stop}. Make it "
+                "again: python -m export index"
             )
             raise IndexFolderError(msg)
         self._graph = graph
@@ -148,6 +142,11 @@ class SatelliteIndex:
         return None
 
     @property
+    def level(self) -> TileLevel:
+        """The level of the smallest tiles."""
+        return self.levels[0]
+
+    @property
     def id(self) -> str:
         """Short digest of everything in the index."""
         return self.manifest.id
@@ -167,8 +166,8 @@ class SatelliteIndex:
         return b.south_deg <= lat_deg <= b.north_deg and east_of_west <= b.east_deg - b.west_deg
 
     def area_m2(self) -> float:
-        """Ground covered by tile centres, square metres."""
-        return len(self) * self.level.stride_m**2
+        """Ground covered by the centres of the smallest tiles, square metres."""
+        return self.level.rows / len(self.level.headings_deg) * self.level.stride_m**2
 
     def search(self, embeddings: F32, k: int, *, near: Circle | None = None) -> SearchResult:
         """Find the most similar tiles.

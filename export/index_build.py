@@ -18,8 +18,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import Bounds, ImageryStore
-from edge_runtime.satellite_imagery import Progress, write_mbtiles
-from edge_runtime.satellite_index import (
+from edge_runtime.index_format import (
     CENTRE,
     EMBEDDINGS,
     IMAGERY,
@@ -27,9 +26,9 @@ from edge_runtime.satellite_index import (
     TILES,
     VECTORS,
     TileLevel,
-    centred,
-    hilbert_order,
 )
+from edge_runtime.satellite_imagery import Progress, write_mbtiles
+from edge_runtime.satellite_index import centred, hilbert_order
 
 MIN_TILE_COVERAGE = 0.9
 """Tiles with less imagery than this are left out."""
@@ -74,7 +73,6 @@ def build_index(
         msg = f"encoder input is {spec.height_px}x{spec.width_px} px; an index needs a square one"
         raise InputError(msg)
     meta: dict[str, Any] = {
-        "level": asdict(TileLevel(size_m=size_m, stride_m=stride_m)),
         "weights_sha256": bundle.weights_sha256,
         "preprocessing_sha256": spec.preprocessing_hash(),
         "architecture": spec.architecture,
@@ -106,6 +104,7 @@ def build_index(
             )
             raise ImageryError(msg)
         meta["tiles"] = len(tiles)
+        meta["levels"] = [asdict(TileLevel(size_m=size_m, stride_m=stride_m, rows=len(tiles)))]
         _write_vectors(folder, tiles, embeddings)
     return len(tiles)
 
@@ -128,7 +127,8 @@ def grid_positions(bounds: Bounds, size_m: float, stride_m: float) -> np.ndarray
             enu_offset_m(lat, bounds.west_deg, lat, bounds.west_deg + half_deg).east_m
         )
         for east_m in _steps(width_m, size_m, stride_m):
-            rows.append((lat, float(move_lat_lon(lat, bounds.west_deg, east_m, 0.0).lon_deg)))
+            lon = float(move_lat_lon(lat, bounds.west_deg, east_m, 0.0).lon_deg)
+            rows.append((lat, lon, 0.0, 0))
     return np.array(rows, TILE_DTYPE)
 
 

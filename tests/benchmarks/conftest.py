@@ -13,6 +13,7 @@ import pytest
 from edge_runtime.artefact import read_manifest, writing_artefact
 from edge_runtime.fix import Fix
 from edge_runtime.geodesy import from_mercator_unit, move_lat_lon
+from edge_runtime.index_format import TILE_DTYPE
 
 ZOOM, TILE_X, TILE_Y, TILES = 16, 35000, 22000, 3
 CENTRE = from_mercator_unit((TILE_X + TILES / 2) / (1 << ZOOM), (TILE_Y + TILES / 2) / (1 << ZOOM))
@@ -100,14 +101,14 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("index") / "index"
     meta = {
-        "level": {"size_m": 60.0, "stride_m": 30.0},
+        "levels": [{"size_m": 60.0, "stride_m": 30.0, "headings_deg": [0.0], "rows": 4}],
         "weights_sha256": "0" * 64,
         "preprocessing_sha256": "0" * 64,
     }
     rng = np.random.default_rng(2)
     embeddings = rng.normal(size=(4, 8)).astype(np.float16)
     tiles = np.array([true_place(k) for k in range(4)], np.float64)
-    table = np.zeros(4, [("lat_deg", "<f8"), ("lon_deg", "<f8")])
+    table = np.zeros(4, TILE_DTYPE)
     table["lat_deg"], table["lon_deg"] = tiles.T
     with writing_artefact(root, "index", meta) as folder:
         _write_mbtiles(folder / "imagery.mbtiles", rng)
@@ -117,7 +118,7 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         graph = Index(ndim=8, metric="cos", dtype="f16")
         graph.add(np.arange(4), embeddings)
         graph.save(str(folder / "vectors.usearch"))
-    assert read_manifest(root, "index").meta["level"] == meta["level"]
+    assert read_manifest(root, "index").meta["levels"] == meta["levels"]
     return root
 
 

@@ -12,8 +12,9 @@ from benchmarks.retrieval import retrieval_row
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import move_lat_lon
+from edge_runtime.index_format import TILE_DTYPE, TileLevel
 from edge_runtime.localizer import Localizer
-from edge_runtime.satellite_index import TILE_DTYPE, SearchResult, TileLevel
+from edge_runtime.satellite_index import SearchResult
 
 HERE = (47.0, 8.0)
 TILT_DEG = 20.0
@@ -22,7 +23,7 @@ HEIGHT_M = 100.0
 
 def tiles_at(*east_m: float) -> Any:
     places = [move_lat_lon(*HERE, east, 0.0) for east in east_m]
-    return np.array([(float(p.lat_deg), float(p.lon_deg)) for p in places], TILE_DTYPE)
+    return np.array([(float(p.lat_deg), float(p.lon_deg), 0.0, 0) for p in places], TILE_DTYPE)
 
 
 class PlantedIndex:

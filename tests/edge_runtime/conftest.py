@@ -6,7 +6,7 @@ Everything here needs only what the wheel needs, so these tests also run against
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from edge_runtime.artefact import writing_artefact
 from edge_runtime.backends.protocol import BackendInfo
 from edge_runtime.bundle import PROBES, Bundle
 from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
-from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
-from edge_runtime.satellite_index import (
+from edge_runtime.index_format import (
     CENTRE,
     EMBEDDINGS,
     IMAGERY,
@@ -30,9 +29,9 @@ from edge_runtime.satellite_index import (
     TILES,
     VECTORS,
     TileLevel,
-    centred,
-    hilbert_order,
 )
+from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
+from edge_runtime.satellite_index import centred, hilbert_order
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -318,7 +317,6 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory, make_mbtiles: Callable[.
     root = tmp_path_factory.mktemp("index") / "index"
     level = TileLevel(size_m=80.0, stride_m=25.0)
     meta: dict[str, Any] = {
-        "level": asdict(level),
         "weights_sha256": WEIGHTS_SHA256,
         "preprocessing_sha256": SPEC.preprocessing_hash(),
         "architecture": SPEC.architecture,
@@ -335,12 +333,15 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory, make_mbtiles: Callable[.
         step = level.stride_m / m_per_deg
         lats = np.arange(south + margin_lat, north - margin_lat, step)
         lons = np.arange(west + margin_lon, east - margin_lon, step / math.cos(math.radians(south)))
-        grid = np.array([(lat, lon) for lat in lats for lon in lons], TILE_DTYPE)
+        grid = np.array([(lat, lon, 0.0, 0) for lat in lats for lon in lons], TILE_DTYPE)
         grid = grid[hilbert_order(grid["lat_deg"], grid["lon_deg"])]
-        patches = [store.patch(*t, size_m=level.size_m, size_px=32).image for t in grid.tolist()]
+        patches = [
+            store.patch(*t[:2], size_m=level.size_m, size_px=32).image for t in grid.tolist()
+        ]
         store.close()
         embeddings = embedded_slowly(np.stack(patches))
         centre = embeddings.mean(axis=0)
+        meta["levels"] = [asdict(replace(level, rows=len(grid)))]
         vectors = centred(embeddings, centre).astype(np.float16)
         np.save(folder / TILES, grid)
         np.save(folder / CENTRE, centre)

@@ -87,7 +87,7 @@ def test_results_are_ordered_best_first(index: SatelliteIndex) -> None:
 def test_a_tiles_own_embedding_finds_the_tile(index: SatelliteIndex, fake_backend: Any) -> None:
     rows = [0, len(index) // 2, len(index) - 1]
     patches = [
-        index.imagery.patch(*index.tiles[row].tolist(), size_m=80.0, size_px=32).image
+        index.imagery.patch(*index.tiles[row].tolist()[:2], size_m=80.0, size_px=32).image
         for row in rows
     ]
     found = index.search(fake_backend.embed(np.stack(patches)), 1)
@@ -97,7 +97,7 @@ def test_a_tiles_own_embedding_finds_the_tile(index: SatelliteIndex, fake_backen
 
 def test_missing_results_are_minus_one_and_minus_infinity(index: SatelliteIndex) -> None:
     queries = unit_rows(5, 3, 12)
-    lat, lon = index.tiles[40].tolist()
+    lat, lon = index.tiles[40].tolist()[:2]
     one = index.search(queries, 4, near=Circle(lat, lon, 1.0))
     assert np.all(one.rows == [40, -1, -1, -1])
     assert np.all(np.isneginf(one.similarities[:, 1:]))
@@ -135,7 +135,7 @@ def test_rows_near_a_place_are_ascending_and_within_the_radius(index: SatelliteI
 
 
 def test_the_box_of_the_imagery_contains_its_tiles_and_nothing_far(index: SatelliteIndex) -> None:
-    assert all(index.contains(*tile) for tile in index.tiles.tolist())
+    assert all(index.contains(*tile[:2]) for tile in index.tiles.tolist())
     lat, lon = middle(index)
     assert index.contains(lat, lon + 360)
     for away in ((lat + 1, lon), (lat - 1, lon), (lat, lon + 1), (lat, lon - 1), (lat, lon + 180)):
@@ -295,7 +295,7 @@ def test_parts_of_different_length_are_refused(tmp_path: Path, index_dir: Path) 
 
 
 def test_an_index_without_a_tile_size_is_refused(tmp_path: Path, index_dir: Path) -> None:
-    root = resealed(index_dir, tmp_path / "index", meta={"level": {"size_m": 80.0}})
+    root = resealed(index_dir, tmp_path / "index", meta={"levels": [{"size_m": 80.0}]})
     with pytest.raises(IndexFolderError, match=r"cannot be opened as an index .*export index"):
         SatelliteIndex.open(root)
 

@@ -141,7 +141,8 @@ def test_each_tiles_own_patch_finds_it_first(imagery: Path, bundle: Bundle, tmp_
     index = SatelliteIndex.open(tmp_path / "index", bundle)
     assert len(index) == count == 81
     patches = [
-        index.imagery.patch(*tile.tolist(), size_m=40.0, size_px=64).image for tile in index.tiles
+        index.imagery.patch(*tile.tolist()[:2], size_m=40.0, size_px=64).image
+        for tile in index.tiles
     ]
     found = index.search(Thumbnails().embed(np.stack(patches)), 2)
     index.close()
@@ -169,7 +170,8 @@ def test_the_manifest_binds_the_index_to_its_encoder(
     index.close()
     assert meta["weights_sha256"] == bundle.weights_sha256
     assert meta["preprocessing_sha256"] == bundle.spec.preprocessing_hash()
-    assert meta["level"] == {"size_m": 40.0, "stride_m": 20.0}
+    (level,) = meta["levels"]
+    assert (level["size_m"], level["stride_m"], level["rows"]) == (40.0, 20.0, meta["tiles"])
     assert meta["tiles"] == count
     (source,) = meta["sources"]
     assert (source["name"], source["crs"]) == ("map.tif", "EPSG:3857")
