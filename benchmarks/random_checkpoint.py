@@ -82,7 +82,7 @@ def _settle_batch_norms(encoder: Encoder) -> None:
         norm.momentum = None  # The plain mean of what is seen.
         norm.reset_running_stats()
     with torch.no_grad():
-        encoder.train()(torch.from_numpy(probe_images([], encoder.spec)))
+        encoder.train()(torch.from_numpy(probe_images(encoder.spec)))
     encoder.eval()
 
 

@@ -119,7 +119,7 @@ def export_files(encoder: str, size_px: int, folder: Path) -> None:
 
     made = random_encoder(encoder, size_px)
     full = encoder_to_onnx(made)
-    images = probe_images([], made.spec, made_up=_CALIBRATION_IMAGES)
+    images = probe_images(made.spec, count=_CALIBRATION_IMAGES)
     mixed = to_mixed_precision(full, activation_ranges(full, images))
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(full, onnx_path(folder, "fp32"))

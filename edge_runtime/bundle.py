@@ -17,6 +17,8 @@ F32 = npt.NDArray[np.float32]
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Kernels = Literal["cpu", "tensorrt"]
+"""Whose integer kernels an INT8 file is for: ONNX Runtime's on x86, or TensorRT's."""
 PROBES = "probes.npz"
 
 
@@ -58,12 +60,16 @@ class Bundle:
         """Short digest of everything in the bundle."""
         return self.manifest.id
 
-    def onnx_path(self, precision: Precision) -> Path:
+    def onnx_path(self, precision: Precision, *, kernels: Kernels | None = None) -> Path:
         """The ONNX file of a precision.
 
+        Args:
+            precision: which.
+            kernels: whose will run it; INT8 files are made for one kind. None for nobody's.
+
         Raises:
-            BundleError: this precision was not exported, did not pass its gates, or its file is
-                not in the manifest.
+            BundleError: this precision was not exported, did not pass its gates, is for other
+                kernels, or its file is not in the manifest.
         """
         if precision not in self.precisions:
             msg = (
@@ -71,15 +77,28 @@ class Bundle:
                 "a precision that failed its gates is not shipped"
             )
             raise BundleError(msg)
+        target = self.precisions[precision].get("target", kernels)
+        if kernels is not None and target != kernels:
+            msg = (
+                f"{self.root} has an {precision} encoder for {target}; expected one for {kernels}. "
+                f"Export it again with --precision fp16 {precision} --int8-target {kernels}"
+            )
+            raise BundleError(msg)
         return self.manifest.path_of(self.root, f"encoder.{precision}.onnx", error=BundleError)
 
-    def probes(self) -> tuple[U8, F32]:
+    def probes(self, precision: Precision = "fp32") -> tuple[U8, F32]:
         """Probe images (P, H, W, 3) uint8 RGB and the trained encoder's embeddings (P, D) float32.
+
+        INT8 is asked about real images only: its ranges are those of real ones, and made-up
+        pictures go far beyond them.
+
+        Args:
+            precision: whose probes.
 
         Raises:
             BundleError: missing, unreadable, none, or not in the encoder's shape.
         """
-        images, embeddings = self._probe_arrays("images", "embeddings")
+        images, embeddings, made_up = self._probe_arrays("images", "embeddings", "made_up")
         expected, size = (self.spec.height_px, self.spec.width_px, 3), self.spec.embedding_size
         count = len(images) if images.shape[1:] == expected else 0
         if count == 0 or embeddings.shape != (count, size):
@@ -89,7 +108,16 @@ class Bundle:
                 "again"
             )
             raise BundleError(msg)
-        return images, embeddings
+        if precision != "int8":
+            return images, embeddings
+        real = ~made_up.astype(bool)
+        if real.shape != (count,) or not real.any():
+            msg = (
+                f"{self.root / PROBES} holds no real image to check INT8 with; export the bundle "
+                "again with --calibration"
+            )
+            raise BundleError(msg)
+        return images[real], embeddings[real]
 
     def resize_probes(self) -> tuple[U8, U8]:
         """Pictures (R, h, w, 3) of another size and what resizing made of them at export.
@@ -107,14 +135,14 @@ class Bundle:
             raise BundleError(msg)
         return raw, resized
 
-    def _probe_arrays(self, one: str, other: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _probe_arrays(self, *names: str) -> list[npt.NDArray[Any]]:
         path = self.manifest.path_of(self.root, PROBES, error=BundleError)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return archive[one], archive[other]
+                return [archive[name] for name in names]
         except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             msg = (
-                f"{path} cannot be read as probes ({error}); expected {one} and {other}. "
+                f"{path} cannot be read as probes ({error}); expected {' and '.join(names)}. "
                 "Export the bundle again"
             )
             raise BundleError(msg) from error

@@ -130,8 +130,9 @@ def export_bundle(
         size_m=tile_m,
     )
     say(seen.note())
-    probes = probe_images([], spec)
-    judged_on = np.concatenate([probes, seen.held_out]) if calibration else probes
+    probes = probe_images(spec)
+    made_up = len(probes)
+    judged_on = np.concatenate([probes, seen.held_out]) if seen.real else probes
     probes = judged_on[:MAX_PROBES]
     meta: dict[str, Any] = {
         "encoder": asdict(spec),
@@ -144,13 +145,14 @@ def export_bundle(
     result = ExportedBundle(shipped={}, refused={})
     with (
         writing_artefact(out, "bundle", meta, unlisted=ENGINES) as folder,
-        Judge(opened, judged_on, index, progress=progress) as judge,
+        Judge(opened, judged_on, made_up, index, progress=progress) as judge,
     ):
         raw, resized = resize_probes(spec)
         np.savez(
             folder / PROBES,
             images=probes,
             embeddings=judge.reference[: len(probes)],
+            made_up=np.arange(len(probes)) < made_up,
             raw=raw,
             resized=resized,
         )
@@ -210,15 +212,28 @@ def _fp16(
 def _int8(
     folder: Path, seen: CalibrationImages, target: Int8Target, judge: Judge, say: Say
 ) -> ShippedPrecision:
-    path = folder / "encoder.int8.onnx"
+    if not seen.real:
+        msg = (
+            "int8: scales from made-up images are wrong for real ones; give photographs or maps of "
+            "your area: --calibration"
+        )
+        raise GateError(msg)
+    path, half = folder / "encoder.int8.onnx", folder / "encoder.fp16.onnx"
     found = quantise(
-        folder / "encoder.fp32.onnx", path, seen.calibration, seen.held_out, target, say=say
+        folder / "encoder.fp32.onnx",
+        path,
+        seen.calibration,
+        seen.held_out,
+        target,
+        fp16=half if target == "tensorrt" and half.exists() else None,
+        say=say,
     )
     if not found.passed:
-        raise GateError(f"int8: {found.reason}")
+        msg = f"int8: {found.reason}"
+        raise GateError(msg)
     check_structure(path)
-    verdict = judge.judge(onnx_embed(path), "int8")
-    return _shipped(path, verdict, judged_by=_ORT, quantised=found.to_json())
+    verdict = judge.judge(onnx_embed(path, fuse_pairs=target == "cpu"), "int8")
+    return _shipped(path, verdict, judged_by=_ORT, target=target, quantised=found.to_json())
 
 
 def _written(model: onnx.ModelProto, path: Path) -> Path:

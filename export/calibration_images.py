@@ -131,7 +131,7 @@ def calibration_images(
         places += _places_of_map(raster, spec, float(side_m or 0.0), count, rng)
     made_up: list[U8] = []
     if not sources:
-        made_up = list(probe_images((), spec, made_up=_PROBES + images)[_PROBES:])
+        made_up = list(probe_images(spec, count=_PROBES + images)[_PROBES:])
     if len(views) < 3:  # Too few photographs to hold one out: their views are shared out.
         views = [image[None] for view in views for image in view]
     kept: list[U8] = []

@@ -1,12 +1,12 @@
 """The judge of an export: each precision against the trained encoder, on probes and on ground."""
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from edge_runtime.bundle import Precision
@@ -23,6 +23,7 @@ from edge_runtime.index_gate import (
     places_of,
 )
 from edge_runtime.satellite_index import SatelliteIndex
+from export.int8_search import open_session
 from train.encoder import Checkpoint, Encoder
 
 U8 = npt.NDArray[np.uint8]
@@ -47,6 +48,7 @@ class Judge:
         self,
         checkpoint: Checkpoint,
         probes: U8,
+        made_up: int,
         index: Path | None,
         *,
         queries: int = QUERIES,
@@ -56,7 +58,8 @@ class Judge:
 
         Args:
             checkpoint: the trained encoder.
-            probes: (P, H, W, 3) uint8 RGB.
+            probes: (P, H, W, 3) uint8 RGB, made-up ones first.
+            made_up: how many of them. INT8 is judged on the others alone.
             index: whose places are looked up as the last gate; None for no such gate.
             queries: views looked up.
             progress: told a stage and the fraction done.
@@ -65,7 +68,7 @@ class Judge:
             IndexFolderError: not an index.
             ImageryError: an index with hardly any imagery.
         """
-        self._probes, self._progress = probes, progress
+        self._probes, self._made_up, self._progress = probes, made_up, progress
         self.reference = trained_embed(checkpoint.encoder)(probes)
         """(P, D) the trained encoder's answers to the probes."""
         self._index = None if index is None else SatelliteIndex.open(index)
@@ -121,8 +124,14 @@ class Judge:
         Raises:
             GateError: the first gate that fails.
         """
+        first = self._made_up if precision == "int8" else 0
         return gate_encoder(
-            embed, self._probes, self.reference, precision, where=where, batches=BATCHES
+            embed,
+            self._probes[first:],
+            self.reference[first:],
+            precision,
+            where=where,
+            batches=BATCHES,
         )
 
     def _quality(self, embed: Embed, stage: str) -> PlaceQuality:
@@ -144,11 +153,12 @@ def trained_embed(encoder: Encoder) -> Embed:
     return embed
 
 
-def onnx_embed(path: Path) -> Embed:
-    """An ONNX file as a function of images, by ONNX Runtime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
+def onnx_embed(path: Path, *, fuse_pairs: bool = True) -> Embed:
+    """An ONNX file as a function of images, by ONNX Runtime on the CPU.
+
+    Args:
+        path: the file.
+        fuse_pairs: see `export.int8_search.open_session`; False for INT8 files for TensorRT.
+    """
+    session = open_session(str(path), os.cpu_count() or 1, fuse_pairs=fuse_pairs)
     return lambda images: np.asarray(session.run(["embeddings"], {"images": images})[0])

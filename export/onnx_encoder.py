@@ -147,7 +147,7 @@ def export_onnx(
     """
     model = encoder_to_onnx(encoder)
     if precision == "fp16":
-        pictures = probe_images([], encoder.spec) if calibration is None else calibration
+        pictures = probe_images(encoder.spec) if calibration is None else calibration
         model = to_mixed_precision(model, activation_ranges(model, pictures)).model
         set_metadata(model, precision="fp16")
         check_model(model, path.name)

@@ -1,49 +1,31 @@
 """Probe images: what a backend must embed correctly before it may fly."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import InputError
 from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
 
 U8 = npt.NDArray[np.uint8]
 
-MAX_PROBES = 64
 
+def probe_images(spec: EncoderSpec, *, count: int = 16) -> U8:
+    """Made-up pictures at the encoder's size, the same ones every time.
 
-def probe_images(paths: Sequence[Path], spec: EncoderSpec, *, made_up: int = 16) -> U8:
-    """Probe images at the encoder's size: crops of the given photographs, then made-up ones.
-
-    Made-up probes have structure at several scales, so an encoder that swaps channels, transposes
-    or mis-scales its input answers differently on them too.
+    They have structure at several scales, so an encoder that swaps channels, transposes or
+    mis-scales its input answers differently on them.
 
     Args:
-        paths: photographs or tiles; may be empty.
         spec: the encoder's contract.
-        made_up: how many made-up probes to add.
+        count: how many; fewer are the first of more.
 
     Returns:
-        (P, H, W, 3) uint8, RGB.
-
-    Raises:
-        InputError: a photograph cannot be read.
+        (count, H, W, 3) uint8, RGB.
     """
-    chosen = paths[:: max(1, -(-len(paths) // (MAX_PROBES - made_up)))] if paths else []
-    images = []
-    for path in chosen:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            msg = f"probe image {path} cannot be read; expected a JPEG, PNG or TIFF file"
-            raise InputError(msg)
-        images.append(resize_to_encoder(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), spec))
     rng = np.random.default_rng(1652)
-    images += [_made_up(rng, spec) for _ in range(made_up)]
-    return np.stack(images)
+    return np.stack([_made_up(rng, spec) for _ in range(count)])
 
 
 def resize_probes(spec: EncoderSpec) -> tuple[U8, U8]:

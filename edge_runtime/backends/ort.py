@@ -112,7 +112,7 @@ class OrtBackend:
         if device == "tensorrt":
             # Nodes that its parser does not take run on CUDA; on the CPU none may.
             providers.append(PROVIDERS["cuda"])
-        path = bundle.onnx_path(precision)
+        path = bundle.onnx_path(precision, kernels="tensorrt" if device == "tensorrt" else "cpu")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), sess_options=session_options, providers=providers

@@ -190,8 +190,8 @@ def check_probes(bundle: Bundle, backend: Backend) -> GateReport:
         BundleError: no probes to compare with.
     """
     check_resize(bundle)
-    images, reference = bundle.probes()
     precision = backend.info.precision
+    images, reference = bundle.probes(precision)
     where = f"{backend.info.provider} {precision} on the probes of {bundle.root}"
     try:
         return gate_encoder(backend.embed, images, reference, precision, where=where)

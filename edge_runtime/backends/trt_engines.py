@@ -72,7 +72,7 @@ def build_engine(
     """
     options = (options or EngineOptions()).for_bundle(bundle)
     precision: Precision = options.precision or "fp32"
-    onnx = bundle.onnx_path(precision)
+    onnx = bundle.onnx_path(precision, kernels="tensorrt")
     platform = require_tensorrt()
     folder = options.out or engines_of(bundle)
     _require_room(folder, 2 * onnx.stat().st_size)
@@ -141,7 +141,7 @@ def refit_engine(
         GateError: the engine answers otherwise than the new encoder; nothing is written.
     """
     path, old = _source_record(bundle, source, precision)
-    onnx = bundle.onnx_path(old.precision)
+    onnx = bundle.onnx_path(old.precision, kernels="tensorrt")
     _refuse_another_network(bundle, old)
     if not old.refittable:
         msg = f"{old.name} was built without room for other weights; expected a refittable engine"
@@ -205,7 +205,7 @@ def _gated_and_written(
 
 def _gates(bundle: Bundle, record: EngineRecord, embed: Callable[[U8], F32]) -> dict[str, Any]:
     """Gate one image at a time and full batches: each is a profile with kernels of its own."""
-    images, reference = bundle.probes()
+    images, reference = bundle.probes(record.precision)
 
     def embed_full(part: U8) -> F32:
         full = np.resize(part, (record.max_batch, *part.shape[1:]))

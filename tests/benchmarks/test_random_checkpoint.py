@@ -15,7 +15,7 @@ def lowest_distance(root: Path) -> float:
     """Of any two made-up images, as cosine distance."""
     encoder = load_checkpoint(root).encoder.eval()
     with torch.no_grad():
-        embeddings = encoder(torch.from_numpy(probe_images([], encoder.spec)))
+        embeddings = encoder(torch.from_numpy(probe_images(encoder.spec)))
     similar = embeddings @ embeddings.T - 2 * torch.eye(len(embeddings))
     return float(1 - similar.max())
 

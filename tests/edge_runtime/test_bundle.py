@@ -145,3 +145,21 @@ def test_a_bundle_without_usable_probes_is_refused(
             (folder / "probes.npz").write_bytes(b"torn")
     with pytest.raises(SkyfixError):
         Bundle.open(tmp_path / "bundle").probes()
+
+
+def test_an_int8_encoder_is_for_one_kind_of_kernels(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    precisions = {"fp32": {"precision": "fp32"}, "int8": {"precision": "int8", "target": "cpu"}}
+    root = make_bundle(tmp_path / "bundle", precisions=precisions)
+    bundle = Bundle.open(root)
+    assert bundle.onnx_path("fp32", kernels="tensorrt").name == "encoder.fp32.onnx"
+    with pytest.raises(BundleError, match=r"an int8 encoder for cpu; .* --int8-target tensorrt"):
+        bundle.onnx_path("int8", kernels="tensorrt")
+
+
+def test_int8_is_asked_about_real_images_only(bundle: Bundle) -> None:
+    images, embeddings = bundle.probes()
+    real, answers = bundle.probes("int8")
+    assert np.array_equal(real, images[1:])
+    assert np.array_equal(answers, embeddings[1:])

@@ -212,3 +212,16 @@ def test_a_bundle_without_full_precision_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="fp32"):
         export_bundle(sound.checkpoint, tmp_path / "bundle", precisions=precisions)
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_int8_from_made_up_images_is_refused_and_the_rest_shipped(
+    sound: Any, tmp_path: Path
+) -> None:
+    precisions: list[Any] = ["fp32", "fp16", "int8"]
+    result = export_bundle(sound.checkpoint, tmp_path / "bundle", precisions=precisions)
+    assert set(result.shipped) == {"fp32", "fp16"}
+    assert "give photographs or maps of your area: --calibration" in result.refused["int8"]
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.meta["refused"] == result.refused
+    assert set(bundle.precisions) == {"fp32", "fp16"}

@@ -75,7 +75,7 @@ def test_no_photograph_is_both_calibrated_on_and_held_out(tmp_path: Path) -> Non
 
 def test_made_up_images_are_not_the_probes_that_judge_the_result() -> None:
     made = calibration_images([], SPEC, images=30)
-    probes = _rows(probe_images((), SPEC))
+    probes = _rows(probe_images(SPEC))
     both = _rows(made.calibration) | _rows(made.held_out)
     assert len(both) == 30
     assert not both & probes
