@@ -202,7 +202,14 @@ def make_bundle() -> Callable[..., Path]:
             answers = embedded_slowly(images) if embeddings is None else embeddings
             raw = np.random.default_rng(3).integers(0, 256, (2, 45, 61, 3), np.uint8)
             resized = np.stack([resize_to_encoder(image, SPEC) for image in raw])
-            np.savez(folder / PROBES, images=images, embeddings=answers, raw=raw, resized=resized)
+            np.savez(
+                folder / PROBES,
+                images=images,
+                embeddings=answers,
+                made_up=np.arange(len(images)) < 1,
+                raw=raw,
+                resized=resized,
+            )
             data = encoder_onnx(WEIGHTS) if onnx is None else onnx
             (folder / "encoder.fp32.onnx").write_bytes(data)
         return root
