@@ -51,7 +51,9 @@ def open_checkpoint(
             msg = f"{source} is taken as a timm name; leave --architecture {architecture} out"
             raise InputError(msg)
         require_architecture(source)
-        encoder = pretrained_encoder(source, size_px=size_px)
+        encoder = pretrained_encoder(
+            source, size_px=size_px, hand_in=f"--checkpoint FILE --architecture {source}"
+        )
         origin = {"pretrained": source}
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder) / "checkpoint", encoder, origin)

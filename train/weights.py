@@ -34,6 +34,8 @@ SAMPLE4GEO_SIZE_PX = 384
 HUB_ANSWER_S = 10.0
 """How long the hub may take to say that it has a file. The download itself may take longer."""
 
+HAND_IN = "--weights FILE"
+
 WeightsKind = Literal["sample4geo", "timm"]
 
 _FORMATS = "expected a safetensors file or a PyTorch state dict (.pth, .bin)"
@@ -185,6 +187,7 @@ def pretrained_encoder(
     photo_size_px: SizePx | None = None,
     ground_size_m: float | None = None,
     model_args: Mapping[str, Any] | None = None,
+    hand_in: str = HAND_IN,
 ) -> Encoder:
     """An encoder with timm's pretrained weights, from the hub or from its cache.
 
@@ -194,6 +197,7 @@ def pretrained_encoder(
         photo_size_px: (height, width) of photos; None for the same.
         ground_size_m: side of the square of ground the encoder looks at, where that is fixed.
         model_args: passed on to timm.
+        hand_in: options that take a file instead, for the error.
 
     Returns:
         The encoder, in evaluation mode.
@@ -204,7 +208,7 @@ def pretrained_encoder(
     """
     tagged = family_of(architecture).architecture
     return encoder_from_file(
-        fetched_weights(tagged),
+        fetched_weights(tagged, hand_in=hand_in),
         architecture=tagged,
         size_px=size_px,
         photo_size_px=photo_size_px,
@@ -213,11 +217,12 @@ def pretrained_encoder(
     )
 
 
-def fetched_weights(architecture: str) -> Path:
+def fetched_weights(architecture: str, *, hand_in: str = HAND_IN) -> Path:
     """The file of timm's pretrained weights: from the hub's cache on this machine, or fetched.
 
     Args:
         architecture: timm name with a tag.
+        hand_in: options that take a file instead, for the error.
 
     Raises:
         InputError: timm has no weights for it, or they cannot be had now; where they are.
@@ -238,7 +243,9 @@ def fetched_weights(architecture: str) -> Path:
         )
         raise InputError(msg)
     if not cfg.hf_hub_id:
-        raise InputError(_how_to_fetch(architecture, "not on the hub either", str(cfg.url)))
+        raise InputError(
+            _how_to_fetch(architecture, hand_in, "not on the hub either", str(cfg.url))
+        )
     published = cfg.url if isinstance(cfg.url, str) else None
     repository, _, revision = cfg.hf_hub_id.partition("@")
     names = [cfg.hf_hub_filename or "model.safetensors"]
@@ -261,16 +268,20 @@ def fetched_weights(architecture: str) -> Path:
             ):
                 continue
             reason = f"the hub does not give them ({one_line(error)[:100]})"
-            raise InputError(_how_to_fetch(architecture, reason, url, published)) from error
+            raise InputError(
+                _how_to_fetch(architecture, hand_in, reason, url, published)
+            ) from error
     reason = f"{repository} holds none of {', '.join(names)}"
-    raise InputError(_how_to_fetch(architecture, reason, hf_hub_url(filename=names[0], **at)))
+    raise InputError(
+        _how_to_fetch(architecture, hand_in, reason, hf_hub_url(filename=names[0], **at))
+    )
 
 
-def _how_to_fetch(architecture: str, reason: str, *urls: str | None) -> str:
+def _how_to_fetch(architecture: str, hand_in: str, reason: str, *urls: str | None) -> str:
     places = " or ".join(url for url in urls if url)
     return (
         f"the weights {architecture} are not on this machine, and {reason}. Fetch {places} where "
-        "there is a network, and hand the file in: --weights FILE"
+        f"there is a network, and hand the file in: {hand_in}"
     )
 
 

@@ -54,7 +54,7 @@ def test_a_bare_timm_name_takes_the_weights_of_the_hub(
     save_file(state, tmp_path / "model.safetensors")
     asked = []
 
-    def fetched(architecture: str) -> Path:
+    def fetched(architecture: str, **_options: Any) -> Path:
         asked.append(architecture)
         return tmp_path / "model.safetensors"
 
@@ -98,3 +98,15 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match=r"w\.pth"):
         open_checkpoint(str(tmp_path / "w.pth"), architecture=NAME)
+
+
+def test_weights_that_cannot_be_fetched_are_handed_in_by_this_commands_own_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreachable(*_: Any, **_options: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda **_: None)
+    with pytest.raises(InputError, match="--checkpoint FILE --architecture convnext_nano"):
+        open_checkpoint("convnext_nano")
