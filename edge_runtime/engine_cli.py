@@ -69,6 +69,9 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
         choices=_TARGETS,
         help="what to prepare; by default tensorrt, and ort-tensorrt where it works",
     )
+    build.add_argument(
+        "--index", type=Path, help="satellite index to look places up in, as the last gate"
+    )
     build.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
     build.add_argument("--json", action="store_true", help="for programs")
     build.set_defaults(run=_build, stopped=_STOPPED)
@@ -102,6 +105,9 @@ def add_engine_commands(commands: Any, formatter: type[argparse.HelpFormatter]) 
         help="engine file, folder of engines, or bundle",
     )
     refit.add_argument("--precision", choices=_PRECISIONS, help="which engine of a folder")
+    refit.add_argument(
+        "--index", type=Path, help="satellite index to look places up in, as the last gate"
+    )
     refit.add_argument("--out", type=Path, help="folder to write to; BUNDLE/engines by default")
     refit.add_argument("--json", action="store_true", help="for programs")
     refit.set_defaults(run=_refit, stopped=_STOPPED)
@@ -127,6 +133,7 @@ def _build(args: argparse.Namespace) -> int:
         refit=not args.no_refit,
         timing_cache=not args.no_timing_cache,
         out=args.out,
+        index=args.index,
     )
     targets = args.targets or ["tensorrt"]
     written: dict[str, Any] = {}
@@ -198,7 +205,9 @@ def _refit(args: argparse.Namespace) -> int:
     if not args.source.exists():
         msg = f"{args.source} does not exist; expected an engine file or a bundle with engines"
         raise InputError(msg)
-    record = refit_engine(bundle, args.source, precision=args.precision, out=args.out)
+    record = refit_engine(
+        bundle, args.source, precision=args.precision, out=args.out, index=args.index
+    )
     if args.json:
         _say(json.dumps(asdict(record)))
         return 0
@@ -211,7 +220,7 @@ def _refit(args: argparse.Namespace) -> int:
 
 
 def _tell(record: "EngineRecord", folder: Path) -> None:
-    lowest = min(gate["min_cosine"] for gate in record.gates.values())
+    lowest = min(gate["min_cosine"] for gate in record.gates.values() if "min_cosine" in gate)
     verb = "Refitted" if record.refitted_from else "Built"
     _say(
         f"{verb} {folder / record.name} ({record.plan_bytes / 1e6:.1f} MB) in "

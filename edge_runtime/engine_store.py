@@ -46,6 +46,8 @@ class EngineOptions:
     """Keep measured kernel times on disk, so the next build is faster."""
     out: Path | None = None
     """Folder to write to; by default `engines` in the bundle."""
+    index: Path | None = None
+    """A satellite index to look places up in, as the last gate."""
 
     def __post_init__(self) -> None:
         """Refuse what no builder takes."""
@@ -71,7 +73,7 @@ class EngineOptions:
     def to_json(self) -> dict[str, Any]:
         """What shapes the plan, for the sidecar."""
         value = asdict(self)
-        del value["out"], value["timing_cache"]
+        del value["out"], value["timing_cache"], value["index"]
         return value
 
 

@@ -7,13 +7,15 @@ looked up by both encoders, and what the one under test loses is compared with i
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Precision
+from edge_runtime.backends.protocol import open_backend
+from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.errors import GateError, ImageryError
 from edge_runtime.gates import GATE_LIMITS, Embed
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
@@ -261,6 +263,57 @@ def gate_places(
                 f"{before:.1%}; expected a loss of at most {drop:.1%}"
             )
             raise GateError(msg)
+
+
+def gate_on_index(
+    bundle: Bundle,
+    root: Path,
+    embed: Embed,
+    precision: Precision,
+    *,
+    where: str = "",
+    progress: Progress = lambda _stage, _done: None,
+) -> IndexGateReport:
+    """Look places up with an encoder as it runs here and with the bundle's FP32 file on the CPU.
+
+    Args:
+        bundle: the encoder's.
+        root: index folder; part of one that another encoder made is embedded anew.
+        embed: the encoder as it runs.
+        precision: whose limits apply.
+        where: begins the message; the precision by default.
+        progress: told the stage and the fraction done.
+
+    Raises:
+        GateError: fewer places are found than with FP32.
+        IndexFolderError: not an index.
+        BackendError: ONNX Runtime is not installed here.
+    """
+    index = SatelliteIndex.open(root)
+    try:
+        full = open_backend(bundle, "ort-cpu", precision="fp32")
+        try:
+            places = places_of(
+                index, bundle.weights_sha256, bundle.spec, full.embed, progress=progress
+            )
+            queries = place_queries(index, places, bundle.spec)
+            before = embed_queries(full.embed, queries, stage="views, FP32", progress=progress)
+        finally:
+            full.close()
+        after = embed_queries(embed, queries, stage=f"views, {precision}", progress=progress)
+        reference = place_quality(before, queries, places)
+        found = place_quality(after, queries, places)
+        gate_places(found, reference, precision, where=where)
+        return IndexGateReport(
+            precision=precision,
+            index_id=index.id,
+            queries=len(queries.images),
+            tiles=len(places.lat_deg),
+            reference=reference,
+            found=found,
+        )
+    finally:
+        index.close()
 
 
 def embed_queries(embed: Embed, queries: PlaceQueries, *, stage: str, progress: Progress) -> F32:

@@ -37,6 +37,7 @@ from edge_runtime.engine_store import (
 )
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
+from edge_runtime.index_gate import gate_on_index
 
 if TYPE_CHECKING:
     from edge_runtime.backends.trt_builder import BuildProgress
@@ -118,11 +119,16 @@ def build_engine(
         build_log=built.log,
         gates={},
     )
-    return _gated_and_written(bundle, folder, built.plan, record)
+    return _gated_and_written(bundle, folder, built.plan, record, options.index)
 
 
 def refit_engine(
-    bundle: Bundle, source: Path, *, precision: Precision | None = None, out: Path | None = None
+    bundle: Bundle,
+    source: Path,
+    *,
+    precision: Precision | None = None,
+    out: Path | None = None,
+    index: Path | None = None,
 ) -> EngineRecord:
     """Put a new bundle's weights into an engine built for the same network.
 
@@ -131,6 +137,7 @@ def refit_engine(
         source: an engine file, a folder of engines, or a bundle that has them.
         precision: which engine of a folder; by default fp16 where there is one.
         out: folder to write to; by default `engines` in the new bundle.
+        index: a satellite index to look places up in, as the last gate.
 
     Returns:
         The sidecar that was written.
@@ -170,7 +177,7 @@ def refit_engine(
         gates={},
         refitted_from=old.plan_sha256,
     )
-    return _gated_and_written(bundle, out or engines_of(bundle), refitted.plan, record)
+    return _gated_and_written(bundle, out or engines_of(bundle), refitted.plan, record, index)
 
 
 def default_workspace_bytes() -> int:
@@ -190,13 +197,17 @@ def timing_cache_path(platform: Platform) -> Path:
 
 
 def _gated_and_written(
-    bundle: Bundle, folder: Path, plan: bytes, record: EngineRecord
+    bundle: Bundle, folder: Path, plan: bytes, record: EngineRecord, index: Path | None
 ) -> EngineRecord:
     from edge_runtime.backends.trt_runner import TensorRtRunner
 
     runner = TensorRtRunner(plan, record)
     try:
         gates = _gates(bundle, record, runner.embed)
+        if index is not None:
+            where = f"engine {record.name}"
+            report = gate_on_index(bundle, index, runner.embed, record.precision, where=where)
+            gates["on index"] = report.to_json()
         refittable = runner.refittable
     finally:
         runner.close()

@@ -463,3 +463,37 @@ def test_nothing_to_refit_is_said(gpu: "Gpu", bundle: Bundle, retrained: Bundle)
     sidecar.write_text(json.dumps(value | {"refittable": True, "precision": "fp16"}))
     with pytest.raises(EngineError, match=r"no engine to refit .*was altered"):
         refit_engine(retrained, bundle.root)
+
+
+def test_an_engine_looks_places_up_on_an_index_as_the_last_gate(
+    gpu: "Gpu", bundle: Bundle, index_dir: Path
+) -> None:
+    record = build_engine(bundle, EngineOptions(max_batch=4, index=index_dir))
+    measured = record.gates["on index"]
+    assert measured["found"] == measured["reference"]
+    assert measured["queries"] == 200
+    assert "index" not in record.options
+
+
+def test_an_engine_that_finds_fewer_places_is_not_written(
+    gpu: "Gpu", bundle: Bundle, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_runtime import index_gate
+
+    quality, calls = index_gate.place_quality, []
+
+    def losing(*args: Any) -> index_gate.PlaceQuality:
+        calls.append(args)
+        found = quality(*args)
+        if len(calls) == 1:  # The trained encoder's comes first.
+            return found
+        return index_gate.PlaceQuality(
+            recall_at_1=found.recall_at_1 / 2,
+            recall_at_10=found.recall_at_10,
+            success_20m=found.success_20m,
+        )
+
+    monkeypatch.setattr(index_gate, "place_quality", losing)
+    with pytest.raises(GateError, match=r"engine thumbnail.* recall@1 on the index"):
+        build_engine(bundle, EngineOptions(max_batch=4, index=index_dir))
+    assert not list(list_records(engines_of(bundle)))
