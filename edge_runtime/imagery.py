@@ -2,7 +2,8 @@
 
 Everything that looks at the map (embedding, refinement, pages) gets its pixels from
 `ImageryStore.patch`: north up, in metres, RGB. MBTiles 1.3 is SQLite with Web Mercator tiles, so
-QGIS and any web map open the same file.
+QGIS and any web map open the same file. Where imagery is coarser than the deepest zoom of the file
+the deepest tile that is there is enlarged.
 """
 
 import math
@@ -109,6 +110,19 @@ class ImageryStore:
         """Ground metres per pixel of the finest zoom at a latitude."""
         return mercator_metres_per_unit(lat_deg)[0] / (TILE_PX << self.max_zoom)
 
+    def gsd_at_m(self, lat_deg: float, lon_deg: float) -> float | None:
+        """Ground metres per pixel of the deepest tile at a place; None where there is none.
+
+        Which part of that tile is visible is not looked at.
+        """
+        x, y = (float(v) for v in mercator_unit(lat_deg, lon_deg))
+        for zoom in range(self.max_zoom, self.min_zoom - 1, -1):
+            n = 1 << zoom
+            row = min(max(math.floor(y * n), 0), n - 1)
+            if self._tile(zoom, math.floor(x * n) % n, row) is not None:
+                return mercator_metres_per_unit(lat_deg)[0] / (TILE_PX << zoom)
+        return None
+
     def patch(self, lat_deg: float, lon_deg: float, *, size_m: float, size_px: int) -> Patch:
         """Cut a north-up square.
 
@@ -167,7 +181,18 @@ class ImageryStore:
                 out[ya - y0 : yb - y0, xa - x0 : xb - x0] = tile[
                     ya - top : yb - top, xa - left : xb - left
                 ]
+        if zoom > self.min_zoom and (out[..., 3] < 255).any():
+            return painted_over(out, self._enlarged(zoom, x0, y0, x1, y1))
         return out
+
+    def _enlarged(self, zoom: int, x0: int, y0: int, x1: int, y1: int) -> U8:
+        """The same pixels as `_mosaic`, from the next coarser zoom."""
+        left, top = x0 // 2 - 1, y0 // 2 - 1
+        coarse = self._mosaic(zoom - 1, left, top, -(-x1 // 2) + 1, -(-y1 // 2) + 1)
+        # Pixel centres: (x0 + i + 0.5) / 2 of the coarser world is its pixel j at left + j + 0.5.
+        place = np.array([[0.5, 0.0, x0 / 2 - left - 0.25], [0.0, 0.5, y0 / 2 - top - 0.25]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(coarse, place, (x1 - x0, y1 - y0), flags=flags), np.uint8)
 
     def _tile(self, zoom: int, x: int, y: int) -> U8 | None:
         """(256, 256, 4) RGBA of one XYZ tile; None where the file has none."""
@@ -186,16 +211,44 @@ class ImageryStore:
         return tile
 
 
+def painted_over(above: U8, below: U8) -> U8:
+    """One RGBA image over another, both (H, W, 4); colours are not multiplied by alpha.
+
+    The "over" of Porter and Duff 1984.
+    """
+    seen = above[..., 3]
+    if (seen == 255).all():
+        return above
+    out = np.where(seen[..., None] == 255, above, below)
+    mixed = (seen > 0) & (seen < 255)
+    if mixed.any():
+        top, bottom = above[mixed].astype(np.float64), below[mixed].astype(np.float64)
+        share_top = top[:, 3:] / 255
+        share_bottom = bottom[:, 3:] / 255 * (1 - share_top)
+        alpha = share_top + share_bottom
+        colour = (top[:, :3] * share_top + bottom[:, :3] * share_bottom) / alpha
+        out[mixed] = np.round(np.concatenate([colour, 255 * alpha], axis=1)).astype(np.uint8)
+    return np.asarray(out, np.uint8)
+
+
 def decode_tile(data: bytes, name: str) -> U8:
     """Decode a JPEG, PNG or WebP tile to (256, 256, 4) RGBA.
 
     Raises:
         ImageryError: not an 8-bit image of that size.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None or image.shape[:2] != (TILE_PX, TILE_PX) or image.dtype != np.uint8:
+    image = decode_image(data)
+    if image is None or image.shape[:2] != (TILE_PX, TILE_PX):
         msg = f"{name} is not a {TILE_PX}x{TILE_PX} px image of 8 bits. Copy the index folder again"
         raise ImageryError(msg)
+    return image
+
+
+def decode_image(data: bytes) -> U8 | None:
+    """Decode a JPEG, PNG or WebP to (H, W, 4) RGBA; None where it is no image of 8 bits."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if image is None or image.dtype != np.uint8:
+        return None
     conversion = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
     channels = 2 if image.ndim == 2 else image.shape[2]
     return np.asarray(cv2.cvtColor(image, conversion[channels]), np.uint8)
