@@ -2,53 +2,62 @@
 
 Rows are kept in Hilbert-curve order, so tiles near each other on the ground are near each other
 on disk, and the tiles around a prior are a few contiguous runs that are searched exactly. The
-whole map is searched through usearch: exactly while it is small, through its graph when large.
+whole map is searched exactly while it is small, through a graph when large, as its maker measured
+and the manifest says.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_runtime.artefact import Manifest, open_artefact
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError, InputError
-from edge_runtime.geodesy import F64, enu_offset_m, mercator_unit
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.index_format import (
     CENTRE,
     EMBEDDINGS,
     IMAGERY,
+    TILE_DTYPE,
     TILES,
     VECTORS,
     TileLevel,
     levels_from_json,
+    search_from_json,
 )
+from edge_runtime.near_prior import Area, Circle, Ellipse, TileLocator, hilbert_order
 from edge_runtime.preprocess import EncoderSpec
+from edge_runtime.vector_search import (
+    F32,
+    I64,
+    Mask,
+    RowBlock,
+    SearchResult,
+    VectorSearch,
+    centred,
+    unit,
+    whole,
+)
+from edge_runtime.verified_files import open_stamped
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    from usearch.index import Index
 
-EXACT_UP_TO_TILES = 20_000
-"""Whole-map searches are exact up to here (about 4 ms at 1024 dimensions on one core)."""
+__all__ = [
+    "Area",
+    "Circle",
+    "Ellipse",
+    "SatelliteIndex",
+    "SearchResult",
+    "centred",
+    "hilbert_order",
+]
 
-
-class Circle(NamedTuple):
-    """Where something can be: a position and a radius around it."""
-
-    lat_deg: float
-    lon_deg: float
-    radius_m: float
-
-
-class SearchResult(NamedTuple):
-    """The most similar tiles of each query, best first."""
-
-    rows: I64
-    """(N, K) rows of the tile table; -1 where there are fewer than K tiles."""
-    similarities: F32
-    """(N, K) cosine similarity; -inf where there are fewer."""
+_STORED = {"f16": np.float16, "f32": np.float32, "i8": np.int8}
+_MAKE_AGAIN = "Make it again: python -m export index"
 
 
 class SatelliteIndex:
@@ -56,55 +65,89 @@ class SatelliteIndex:
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         """Use `SatelliteIndex.open`."""
-        from usearch.index import Index
-
         self.root = root
         self.manifest = manifest
         meta = manifest.meta
-        tiles, embeddings, centre, vectors, imagery = (
+        tiles, embeddings, centre, imagery = (
             manifest.path_of(root, name, error=IndexFolderError)
-            for name in (TILES, EMBEDDINGS, CENTRE, VECTORS, IMAGERY)
+            for name in (TILES, EMBEDDINGS, CENTRE, IMAGERY)
         )
         try:
             self.levels = levels_from_json(meta["levels"])
+            self.plan = search_from_json(meta.get("search"))
             self._weights_sha256 = str(meta["weights_sha256"])
             self._preprocessing_sha256 = str(meta["preprocessing_sha256"])
             self.tiles = np.load(tiles, mmap_mode="r", allow_pickle=False)
             self.embeddings = np.load(embeddings, mmap_mode="r", allow_pickle=False)
             self.centre = np.load(centre, allow_pickle=False)
-            graph = Index.restore(str(vectors), view=True)
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            msg = (
-                f"{root} cannot be opened as an index ({error}). Make it again: python -m export "
-                "index"
-            )
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            msg = f"{root} cannot be opened as an index ({error}). {_MAKE_AGAIN}"
             raise IndexFolderError(msg) from error
-        rows, size = (len(graph), graph.ndim) if graph else (0, 0)
+        self._check_parts()
+        try:
+            self._locator = TileLocator(self.tiles, self.levels)
+        except InputError as error:
+            msg = f"{root} cannot be opened as an index ({error}). {_MAKE_AGAIN}"
+            raise IndexFolderError(msg) from error
+        graph = None
+        if self.plan.kind == "graph":
+            graph = open_graph(
+                manifest.path_of(root, VECTORS, error=IndexFolderError), *self.embeddings.shape
+            )
+        self._vectors = VectorSearch(
+            self.embeddings, graph, expansion=self.plan.expansion or len(self)
+        )
+        self.imagery = ImageryStore(imagery)
+
+    def _check_parts(self) -> None:
+        """Refuse arrays that do not belong together."""
         shapes = (self.tiles.shape, self.embeddings.shape, self.centre.shape)
-        if not graph or shapes != ((rows,), (rows, size), (size,)):
+        rows, size = shapes[1] if len(shapes[1]) == 2 else (0, 0)
+        if 0 in (rows, size) or shapes != ((rows,), (rows, size), (size,)):
             msg = (
-                f"{root} has parts of different length: tiles, embeddings and centre are {shapes}, "
-                f"the graph is {(rows, size)}. Make it again: python -m export index"
+                f"{self.root} has parts of different length: tiles, embeddings and centre are "
+                f"{shapes}; expected (T,), (T, D) and (D,). {_MAKE_AGAIN}"
+            )
+            raise IndexFolderError(msg)
+        dtypes = (self.tiles.dtype, self.embeddings.dtype, self.centre.dtype)
+        expected = (TILE_DTYPE, np.dtype(_STORED[self.plan.dtype]), np.dtype(np.float32))
+        if dtypes != expected:
+            msg = (
+                f"{self.root} holds tiles, embeddings and centre as {[str(d) for d in dtypes]}; "
+                f"expected {[str(d) for d in expected]}. {_MAKE_AGAIN}"
             )
             raise IndexFolderError(msg)
         if self.levels[-1].row_range.stop != rows:
             msg = (
-                f"{root} has {rows} tiles, its levels {self.levels[-1].row_range.stop}. Make it "
-                "again: python -m export index"
+                f"{self.root} has {rows} tiles, its levels {self.levels[-1].row_range.stop}. "
+                f"{_MAKE_AGAIN}"
             )
             raise IndexFolderError(msg)
-        self._graph = graph
-        self.imagery = ImageryStore(imagery)
 
     @classmethod
-    def open(cls, root: Path, bundle: Bundle | None = None) -> "SatelliteIndex":
-        """Verify every file, then open; with a bundle, refuse an index of another encoder.
+    def open(
+        cls, root: Path, bundle: Bundle | None = None, *, verify: bool = False
+    ) -> "SatelliteIndex":
+        """Verify, then open; with a bundle, refuse an index of another encoder.
+
+        What usearch reads is hashed on every opening: altered bytes would crash it. Embeddings and
+        imagery are hashed on the first opening of a copy, and again when the file's identity has
+        changed (`edge_runtime.verified_files`).
+
+        Args:
+            root: the folder.
+            bundle: the encoder to fly with.
+            verify: hash every file whatever is known of it.
 
         Raises:
             IndexFolderError: missing, altered, inconsistent, or made by another encoder.
         """
-        # usearch crashes on altered bytes, so it never sees a file that was not verified.
-        index = cls(root, open_artefact(root, "index", error=IndexFolderError))
+        if verify:
+            manifest = open_artefact(root, "index", error=IndexFolderError)
+        else:
+            always = (VECTORS, TILES, CENTRE)
+            manifest = open_stamped(root, "index", always=always, error=IndexFolderError)
+        index = cls(root, manifest)
         if bundle is not None:
             index.check_bound_to(bundle)
         return index
@@ -169,19 +212,33 @@ class SatelliteIndex:
         """Ground covered by the centres of the smallest tiles, square metres."""
         return self.level.rows / len(self.level.headings_deg) * self.level.stride_m**2
 
-    def search(self, embeddings: F32, k: int, *, near: Circle | None = None) -> SearchResult:
-        """Find the most similar tiles.
+    def search(
+        self,
+        embeddings: F32,
+        k: int,
+        *,
+        near: Area | None = None,
+        level: int | None = None,
+        skip_marks: int = 0,
+    ) -> SearchResult:
+        """Find the most similar tiles of each of a batch of queries.
+
+        Near a place every tile is compared, at any size of map. The whole map is searched as the
+        manifest says; through a graph, some 1 % of the true best may be missed.
 
         Args:
             embeddings: (N, D) float32, unit length, from the encoder.
             k: how many tiles per query.
-            near: only tiles whose centre lies in this circle; None for the whole map.
+            near: only tiles whose centre lies in this circle or ellipse; None for the whole map.
+            level: only tiles of this level; None for all.
+            skip_marks: tiles with any of these `MARK_…` bits are left out.
 
         Returns:
-            Rows and cosine similarities (after removing the map's mean embedding), best first.
+            Rows and cosine similarities (after removing the map's mean embedding), best first,
+            equal ones by row.
 
         Raises:
-            InputError: not (N, D), not finite, or k < 1.
+            InputError: not (N, D), not finite, k < 1, no such level, or no such area.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embeddings.shape[1]:
             msg = f"queries have shape {embeddings.shape}; expected (N, {self.embeddings.shape[1]})"
@@ -189,72 +246,83 @@ class SatelliteIndex:
         if k < 1 or not np.isfinite(embeddings).all():
             msg = f"k is {k} and all queries must be finite; expected k >= 1 and no NaN"
             raise InputError(msg)
+        self._check_level(level)
         queries = centred(embeddings, self.centre)
-        if near is None:
-            return self._search_all(queries, k)
-        return self._search_rows(queries, k, self.rows_near(near))
+        unmarked = partial(self._unmarked, skip_marks) if skip_marks else None
+        if near is not None:
+            blocks = self._locator.blocks(near, level=level)
+            if unmarked is not None:
+                blocks = (_without(block, unmarked) for block in blocks)
+            return self._vectors.among(queries, k, blocks)
+        rows = range(len(self)) if level is None else self.levels[level].row_range
+        every = partial(whole, rows.start, len(rows), unmarked)
+        if self._vectors.graph is None:
+            return self._vectors.among(queries, k, every())
+        if level is None and unmarked is None:
+            return self._vectors.by_graph(queries, k)
 
-    def rows_near(self, circle: Circle) -> I64:
-        """Rows of the tiles whose centre lies in a circle, ascending."""
-        offset = enu_offset_m(
-            circle.lat_deg, circle.lon_deg, self.tiles["lat_deg"], self.tiles["lon_deg"]
+        def allowed(found: I64) -> Mask:
+            inside: Mask = (found >= rows.start) & (found < rows.stop)
+            return inside if unmarked is None else inside & unmarked(found)
+
+        return self._vectors.by_graph(queries, k, allowed=allowed, otherwise=every)
+
+    def rows_near(self, area: Area, *, level: int | None = None) -> I64:
+        """Rows of the tiles whose centre lies in an area, ascending.
+
+        Raises:
+            InputError: no such level or no such area.
+        """
+        self._check_level(level)
+        return self._locator.rows(area, level=level)
+
+    def unit_embeddings(self, rows: slice | I64) -> F32:
+        """Embeddings of some rows as float32 of unit length, however they are stored.
+
+        Returns:
+            (R, D). A fresh array: safe to keep.
+        """
+        return unit(self.embeddings[rows])
+
+    def _unmarked(self, marks: int, rows: I64) -> Mask:
+        return np.asarray(self.tiles[rows]["marks"] & marks == 0)
+
+    def _check_level(self, level: int | None) -> None:
+        if level is not None and not 0 <= level < len(self.levels):
+            msg = f"level is {level}; the index has {len(self.levels)}, counted from 0"
+            raise InputError(msg)
+
+
+def open_graph(path: Path, rows: int, size: int) -> "Index":
+    """Open a verified graph as a view of its file.
+
+    Args:
+        path: of the file; its digest must have been checked, altered bytes crash usearch.
+        rows: expected in it.
+        size: numbers in a vector.
+
+    Raises:
+        IndexFolderError: unreadable, or not a graph over so many int8 vectors of this size.
+    """
+    from usearch.index import Index
+
+    try:
+        graph = Index.restore(str(path), view=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"{path} cannot be opened as a graph ({error}). {_MAKE_AGAIN}"
+        raise IndexFolderError(msg) from error
+    found = (len(graph), graph.ndim, graph.dtype.name) if graph is not None else None
+    if graph is None or found != (rows, size, "I8"):
+        msg = (
+            f"{path} is a graph over {found}; expected {rows} vectors of {size} numbers as I8. "
+            f"{_MAKE_AGAIN}"
         )
-        inside = np.hypot(offset.east_m, offset.north_m) <= circle.radius_m
-        return np.flatnonzero(inside).astype(np.int64)
-
-    def _search_all(self, queries: F32, k: int) -> SearchResult:
-        exact = len(self) <= EXACT_UP_TO_TILES
-        rows = np.full((len(queries), k), -1, np.int64)
-        similarities = np.full((len(queries), k), -np.inf, np.float32)
-        for n, query in enumerate(queries):
-            matches = self._graph.search(query.astype(np.float16), min(k, len(self)), exact=exact)
-            found = len(matches)
-            rows[n, :found] = matches.keys[:found]
-            similarities[n, :found] = 1.0 - matches.distances[:found]
-        return SearchResult(rows, similarities)
-
-    def _search_rows(self, queries: F32, k: int, candidates: I64) -> SearchResult:
-        rows = np.full((len(queries), k), -1, np.int64)
-        similarities = np.full((len(queries), k), -np.inf, np.float32)
-        if len(candidates) == 0:
-            return SearchResult(rows, similarities)
-        cosine = queries @ np.asarray(self.embeddings[candidates], np.float32).T
-        found = min(k, len(candidates))
-        best = np.argsort(-cosine, axis=1, kind="stable")[:, :found]
-        rows[:, :found] = candidates[best]
-        similarities[:, :found] = np.take_along_axis(cosine, best, axis=1)
-        return SearchResult(rows, similarities)
+        raise IndexFolderError(msg)
+    graph.search(np.ones(size, np.int8), 1, threads=1)  # The first search makes its work space.
+    return graph
 
 
-def centred(embeddings: F32, centre: F32) -> F32:
-    """Subtract the map's mean embedding and bring to unit length again.
-
-    What every tile of a map has in common says nothing about where one is; taking it away sharpens
-    encoders that were not trained on such imagery.
-    """
-    moved = embeddings - centre
-    length = np.linalg.norm(moved, axis=1, keepdims=True)
-    return np.asarray(moved / np.maximum(length, 1e-12), np.float32)
-
-
-def hilbert_order(lat_deg: F64, lon_deg: F64) -> I64:
-    """The permutation that sorts positions along a Hilbert curve over their bounding box.
-
-    (Skilling 2004's curve in its classic two-dimensional form, 16 bits an axis.)
-    """
-    x, y = mercator_unit(lat_deg, np.unwrap(np.asarray(lon_deg), period=360.0))
-    side = max(float(np.ptp(x)), float(np.ptp(y)), 1e-12)
-    cells = 1 << 16
-    cx = np.minimum((x - x.min()) / side * cells, cells - 1).astype(np.int64)
-    cy = np.minimum((y - y.min()) / side * cells, cells - 1).astype(np.int64)
-    distance = np.zeros(len(cx), np.int64)
-    half = cells >> 1
-    while half:
-        rx = (cx & half) > 0
-        ry = (cy & half) > 0
-        distance += half * half * ((3 * rx) ^ ry)
-        flip = ~ry & rx
-        cx, cy = np.where(flip, cells - 1 - cx, cx), np.where(flip, cells - 1 - cy, cy)
-        cx, cy = np.where(~ry, cy, cx), np.where(~ry, cx, cy)
-        half >>= 1
-    return np.argsort(distance, kind="stable").astype(np.int64)
+def _without(block: RowBlock, unmarked: Callable[[I64], Mask]) -> RowBlock:
+    rows = np.concatenate([np.arange(*run) for run in block.runs])
+    keep = unmarked(rows)
+    return RowBlock(block.runs, keep if block.keep is None else keep & block.keep)

@@ -114,16 +114,6 @@ def test_no_queries_give_no_results(index: SatelliteIndex) -> None:
     assert found.rows.shape == found.similarities.shape == (0, 3)
 
 
-def test_the_graph_finds_nearly_what_brute_force_finds(
-    index: SatelliteIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queries = unit_rows(6, 40, 12)
-    exact = index.search(queries, 1).similarities[:, 0]
-    monkeypatch.setattr("edge_runtime.satellite_index.EXACT_UP_TO_TILES", 0)
-    by_graph = index.search(queries, 1).similarities[:, 0]
-    assert np.mean(by_graph >= exact - 2e-3) >= 0.95
-
-
 def test_rows_near_a_place_are_ascending_and_within_the_radius(index: SatelliteIndex) -> None:
     lat, lon = middle(index)
     rows = index.rows_near(Circle(lat, lon, 150.0))
