@@ -155,7 +155,6 @@ class _Job:
         self._index, self._level, self._rows = index, level, rows
         self._far_m, self._reach_m = ring_m
         self._likeness, self._other = likeness, math.sqrt(1 - likeness**2)
-        self._queries = np.asarray(index.embeddings[rows])
         self._at = _ecef_m(index.tiles["lat_deg"][rows], index.tiles["lon_deg"][rows])
         count = len(rows)
         self._own = np.full(count, np.nan, np.float32)
@@ -165,7 +164,7 @@ class _Job:
         self._far_best = np.full((draws, count), -np.inf, np.float32)
         # Ground in general: tiles from all over the level.
         some = np.linspace(level.first_row, level.row_range.stop - 1, _NOISE_TILES)
-        ground = np.asarray(index.embeddings[np.unique(some.round().astype(np.int64))], np.float32)
+        ground = index.unit_embeddings(np.unique(some.round().astype(np.int64)))
         rng = np.random.default_rng(seed)
         # New views for every block: errors of the draws average out over the map.
         self._noise = [
@@ -176,12 +175,12 @@ class _Job:
     def compare_with(self, first: int, stop: int) -> None:
         tiles = self._index.tiles[first:stop]
         at = _ecef_m(tiles["lat_deg"], tiles["lon_deg"])
-        embeddings = np.asarray(self._index.embeddings[first:stop], np.float32)
+        embeddings = self._index.unit_embeddings(slice(first, stop))
         for block, noise in enumerate(self._noise):
             part = slice(block * _QUERY_BLOCK, (block + 1) * _QUERY_BLOCK)
             apart_m = _apart_m(self._at[part], at)
             near = apart_m <= self._far_m
-            similar = np.asarray(self._queries[part], np.float32) @ embeddings.T
+            similar = self._index.unit_embeddings(self._rows[part]) @ embeddings.T
             self._see_neighbours(part, similar, apart_m, near)
             row, column = np.nonzero(near)
             of_near = np.float32(self._likeness) * similar[row, column]
