@@ -8,14 +8,16 @@ from typing import Any
 
 from edge_runtime.bundle import PRECISIONS
 from edge_runtime.command_line import HelpFormatter, run_command
-from edge_runtime.errors import InputError
+from export.index_cli import add_index
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn deliberate errors into exit status 2."""
     args = _parser().parse_args(argv)
     return run_command(
-        "export", lambda: args.run(args), stopped="stopped; nothing half-written was left"
+        "export",
+        lambda: args.run(args),
+        stopped="stopped; nothing half-written was left, and an index goes on where it was",
     )
 
 
@@ -25,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bundle(commands)
-    _add_index(commands)
+    add_index(commands)
     _add_inspect(commands)
     return parser
 
@@ -78,35 +80,6 @@ def _add_bundle(commands: Any) -> None:
         "--engine", action="store_true", help="build the TensorRT engine of this machine too"
     )
     bundle.set_defaults(run=_bundle)
-
-
-def _add_index(commands: Any) -> None:
-    index = commands.add_parser(
-        "index",
-        help="satellite imagery to a searchable map",
-        epilog="Example: python -m export index --imagery map.tif --bundle bundle --out index",
-        formatter_class=HelpFormatter,
-    )
-    index.add_argument(
-        "--imagery", type=Path, nargs="+", required=True, help="georeferenced rasters (GeoTIFF, …)"
-    )
-    index.add_argument("--bundle", type=Path, required=True, help="encoder folder")
-    index.add_argument("--out", type=Path, required=True, help="index folder to write")
-    index.add_argument(
-        "--tile-m",
-        type=float,
-        help="side of a tile on the ground, m; by default what the encoder was trained on",
-    )
-    index.add_argument(
-        "--stride-m", type=float, help="between tile centres, m; by default a quarter of a tile"
-    )
-    index.add_argument("--quality", type=int, default=90, help="JPEG quality of kept imagery")
-    index.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the encoder: auto, ort-cpu, ort-cuda, tensorrt, ort-tensorrt",
-    )
-    index.set_defaults(run=_index)
 
 
 def _add_inspect(commands: Any) -> None:
@@ -170,42 +143,6 @@ def _build_engine(root: Path) -> None:
     finally:
         line.close()
     print(f"Engine written to {engines_of(bundle) / record.name}.")
-
-
-def _index(args: argparse.Namespace) -> None:
-    from edge_runtime.backends.protocol import BACKENDS, open_backend
-    from edge_runtime.bundle import Bundle
-    from export.index_build import build_index
-    from train.progress import progress_bars
-
-    if args.backend not in BACKENDS:
-        msg = f"there is no backend {args.backend!r}; known: {', '.join(BACKENDS)}"
-        raise InputError(msg)
-    bundle = Bundle.open(args.bundle)
-    size_m = bundle.spec.ground_size_m if args.tile_m is None else args.tile_m
-    if size_m is None:
-        msg = f"{args.bundle} does not say what ground size it was trained on; give --tile-m"
-        raise InputError(msg)
-    backend = open_backend(bundle, args.backend)
-    try:
-        with progress_bars() as progress:
-            tiles = build_index(
-                args.imagery,
-                args.out,
-                bundle,
-                backend,
-                size_m=size_m,
-                stride_m=size_m / 4 if args.stride_m is None else args.stride_m,
-                jpeg_quality=args.quality,
-                progress=progress,
-            )
-    finally:
-        backend.close()
-    print(
-        f"Index of {tiles} tiles written to {args.out}, embedded on {backend.info.provider}. "
-        f"Next: skyfix run --bundle {args.bundle} --index {args.out} --source PHOTOS "
-        "--telemetry TELEMETRY.csv --camera CAMERA.json"
-    )
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import Bounds
 from edge_runtime.satellite_index import SatelliteIndex
-from export.index_build import build_index, grid_positions
+from export.index_build import build_index
+from export.index_plan import PlanOptions, TileSize, grid_positions
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -131,9 +132,17 @@ def test_the_number_of_tiles_of_a_known_size(
 # --- a whole index -----------------------------------------------------------------------------
 
 
-def build(imagery: Path, out: Path, bundle: Bundle, **options: Any) -> int:
-    sizes = {"size_m": 40.0, "stride_m": 20.0} | options
-    return build_index([imagery], out, bundle, Thumbnails(), **sizes)
+def build(
+    imagery: Path,
+    out: Path,
+    bundle: Bundle,
+    *,
+    size_m: float = 40.0,
+    stride_m: float = 20.0,
+    progress: Callable[[str, float], None] = lambda _stage, _done: None,
+) -> int | None:
+    plan = PlanOptions(sizes=(TileSize(size_m, stride_m),))
+    return build_index([imagery], out, bundle, Thumbnails(), plan, progress=progress)
 
 
 def test_each_tiles_own_patch_finds_it_first(imagery: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -151,14 +160,14 @@ def test_each_tiles_own_patch_finds_it_first(imagery: Path, bundle: Bundle, tmp_
     assert found.similarities[:, 1].max() < 0.99
 
 
-def test_tiles_are_embedded_in_batches_and_each_once(
+def test_all_batches_are_whole_and_no_tile_is_embedded_twice(
     imagery: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     backend = Thumbnails()
-    count = build_index([imagery], tmp_path / "index", bundle, backend, size_m=40.0, stride_m=20.0)
-    assert sum(backend.batches) == count
-    assert max(backend.batches) <= 32
-    assert len(backend.batches) == -(-count // 32)
+    plan = PlanOptions(sizes=(TileSize(40.0, 20.0),))
+    count = build_index([imagery], tmp_path / "index", bundle, backend, plan)
+    assert count == 81
+    assert backend.batches == [16] * 6
 
 
 def test_the_manifest_binds_the_index_to_its_encoder(
@@ -198,7 +207,6 @@ def test_the_same_imagery_gives_the_same_bytes(
         "embeddings.npy",
         "imagery.mbtiles",
         "tiles.npy",
-        "vectors.usearch",
     }
     one, two = (SatelliteIndex.open(tmp_path / name) for name in ("one", "two"))
     assert one.id == two.id
@@ -232,7 +240,7 @@ def test_a_map_smaller_than_a_tile_is_refused_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_backend_that_fails_leaves_the_older_index(
+def test_a_backend_that_fails_leaves_the_older_index_and_the_folder_to_go_on_from(
     imagery: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out" / "index"
@@ -249,7 +257,11 @@ def test_a_backend_that_fails_leaves_the_older_index(
     after = SatelliteIndex.open(out)
     after.close()
     assert after.id == before.id
-    assert [p.name for p in out.parent.iterdir()] == ["index"]
+    assert sorted(p.name for p in out.parent.iterdir()) == [
+        "index",
+        "index.build",
+        "index.embeddings",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +274,7 @@ def test_sizes_that_make_no_sense_are_refused(
         build(imagery, tmp_path / "index", bundle, size_m=size_m, stride_m=stride_m)
 
 
-def test_progress_names_both_stages_and_ends_at_one(
+def test_progress_never_falls_and_every_stage_ends_at_one(
     imagery: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     seen: dict[str, list[float]] = {}
@@ -272,7 +284,7 @@ def test_progress_names_both_stages_and_ends_at_one(
         bundle,
         progress=lambda stage, done: seen.setdefault(stage, []).append(done),
     )
-    assert list(seen) == ["imagery", "embedding"]
+    assert list(seen)[:3] == ["imagery", "embedding", "assembling"]
     for shares in seen.values():
         assert shares == sorted(shares)
         assert shares[-1] == 1.0
@@ -280,7 +292,7 @@ def test_progress_names_both_stages_and_ends_at_one(
 
 def test_an_index_is_made_without_torch() -> None:
     code = (
-        "import sys, export.index_build, export.cli, train.progress\n"
+        "import sys, export.index_build, export.index_estimate, export.cli, train.progress\n"
         "loaded = {'torch', 'timm', 'onnx'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
