@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.engine_cli import add_engine_commands
+from edge_runtime.index_cli import add_index_commands
 
 _BACKENDS = ("auto", "ort-cpu", "ort-cuda", "tensorrt", "ort-tensorrt")
 
@@ -110,17 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs it")
     verify.set_defaults(run=_bundle_verify)
 
-    index = commands.add_parser(
-        "index", help="look at a satellite index", **shown("index info index")
-    )
-    index_commands = index.add_subparsers(required=True, metavar="COMMAND")
-    info = index_commands.add_parser(
-        "info", help="what an index holds, verified", **shown("index info index")
-    )
-    info.add_argument("index", type=Path, help="satellite index folder")
-    info.add_argument("--json", action="store_true", help="for programs")
-    info.set_defaults(run=_index_info)
-
+    add_index_commands(commands, HelpFormatter)
     add_engine_commands(commands, HelpFormatter)
 
     doctor = commands.add_parser(
@@ -207,39 +198,6 @@ def _bundle_verify(args: argparse.Namespace) -> int:
         for note in backend.info.notes:
             print(f"  {note}")
         backend.close()
-    return 0
-
-
-def _index_info(args: argparse.Namespace) -> int:
-    import json
-
-    from edge_runtime.satellite_index import SatelliteIndex
-
-    index = SatelliteIndex.open(args.index)
-    bounds = index.imagery.bounds
-    size_mb = sum(f.stat().st_size for f in args.index.iterdir()) / 1e6
-    values = {
-        "id": index.id,
-        "tiles": len(index),
-        "tile_m": index.level.size_m,
-        "stride_m": index.level.stride_m,
-        "embedding_size": int(index.embeddings.shape[1]),
-        "encoder": index.manifest.meta["architecture"],
-        "south_deg": bounds.south_deg,
-        "west_deg": bounds.west_deg,
-        "north_deg": bounds.north_deg,
-        "east_deg": bounds.east_deg,
-        "gsd_m": round(index.imagery.gsd_m((bounds.south_deg + bounds.north_deg) / 2), 3),
-        "size_mb": round(size_mb, 1),
-        "mb_per_km2": round(size_mb / (index.area_m2() / 1e6), 1),
-        "sources": index.manifest.meta["sources"],
-    }
-    index.close()
-    if args.json:
-        print(json.dumps(values))
-    else:
-        for name, value in values.items():
-            print(f"{name:>15}  {value}")
     return 0
 
 

@@ -236,10 +236,7 @@ def _sources(index: SatelliteIndex) -> tuple[IndexFinding, ...]:
 
 
 def _age_years(captured: str) -> float | None:
-    """Years since the end of a date like 2023, 2023-06, 2023-06-30 or of a span of two with a slash.
-
-    None where it is no date.
-    """
+    """Years since a date's end, as 2023, 2023-06, 2023-06-30 or the last of a span; else None."""
     captured = captured.rpartition("/")[2]
     for form, months in (("%Y-%m-%d", 0), ("%Y-%m", 1), ("%Y", 12)):
         try:

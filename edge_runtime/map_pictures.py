@@ -151,6 +151,8 @@ def _imagery(index: SatelliteIndex, frame: _Frame) -> U8:
 
 def _limits(scores: TileScores) -> tuple[float, float]:
     """Of the colour ramp: whole tens of per cent around what there is."""
+    if len(scores.chance) == 0:
+        return 0.0, 1.0
     low = math.floor(float(scores.chance.min()) * 10 + 1e-6) / 10
     high = math.ceil(float(scores.chance.max()) * 10 - 1e-6) / 10
     return (low, high) if high - low > 0.15 else (max(0.0, min(low, 0.8)), max(low, 0.0) + 0.2)
