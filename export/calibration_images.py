@@ -11,16 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioIOError
 from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
 
 from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import move_lat_lon
+from edge_runtime.map_sources.rasters import Raster, find_raster, with_stretch
 from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
-from edge_runtime.satellite_imagery import ImagerySource, inspect
 from edge_runtime.source import PHOTO_SUFFIXES
 from export.probes import probe_images
 
@@ -148,14 +144,14 @@ def calibration_images(
     )
 
 
-def _sort_sources(sources: Sequence[Path]) -> tuple[list[Path], list[ImagerySource]]:
+def _sort_sources(sources: Sequence[Path]) -> tuple[list[Path], list[Raster]]:
     """Photographs and georeferenced rasters among folders and files.
 
     Raises:
         InputError: a source is missing, or a folder has neither.
     """
     photos: list[Path] = []
-    rasters: list[ImagerySource] = []
+    rasters: list[Raster] = []
     for source in sources:
         if source.is_file():
             _sort_file(source, photos, rasters)
@@ -170,16 +166,16 @@ def _sort_sources(sources: Sequence[Path]) -> tuple[list[Path], list[ImagerySour
             raise InputError(msg)
         for file in files:
             _sort_file(file, photos, rasters)
-    return photos, rasters
+    return photos, with_stretch(rasters)
 
 
-def _sort_file(path: Path, photos: list[Path], rasters: list[ImagerySource]) -> None:
+def _sort_file(path: Path, photos: list[Path], rasters: list[Raster]) -> None:
     """A raster is what GDAL finds a georeference in; a camera's TIFF has none."""
     if path.suffix.lower() not in _RASTER_SUFFIXES:
         photos.append(path)
         return
     try:
-        rasters.append(inspect(path))
+        rasters.append(find_raster(path))
     except ImageryError:
         if path.suffix.lower() not in PHOTO_SUFFIXES or cv2.haveImageReader(str(path)) is False:
             raise
@@ -229,7 +225,7 @@ def _shrunk(image: U8, spec: EncoderSpec) -> U8:
 
 
 def _places_of_map(
-    source: ImagerySource, spec: EncoderSpec, size_m: float, images: int, rng: np.random.Generator
+    source: Raster, spec: EncoderSpec, size_m: float, images: int, rng: np.random.Generator
 ) -> list[U8]:
     """North-up squares of a raster, each (H, W, 3), at places spread over it.
 
@@ -244,14 +240,13 @@ def _places_of_map(
     low = np.array([box.south_deg + margin_lat, box.west_deg + margin_lon])
     high = np.array([box.north_deg - margin_lat, box.east_deg - margin_lon])
     low, high = np.minimum(low, (low + high) / 2), np.maximum(high, (low + high) / 2)
-    with rasterio.open(source.path) as raster:
-        for n in range(4 * images):  # Irregular maps have holes; four tries a place find most.
-            if len(found) == images:
-                break
-            lat_deg, lon_deg = low + (high - low) * np.mod(shift + n * _R2, 1.0)
-            place = _square_of_map(raster, float(lat_deg), float(lon_deg), size_m, spec)
-            if place is not None:
-                found.append(place)
+    for n in range(4 * images):  # Irregular maps have holes; four tries a place find most.
+        if len(found) == images:
+            break
+        lat_deg, lon_deg = low + (high - low) * np.mod(shift + n * _R2, 1.0)
+        place = _square_of_map(source, float(lat_deg), float(lon_deg), size_m, spec)
+        if place is not None:
+            found.append(place)
     if images > 0 and not found:
         msg = (
             f"{source.path}: no square of {size_m:g} m is {MIN_COVERAGE:.0%} visible; expected "
@@ -262,7 +257,7 @@ def _places_of_map(
 
 
 def _square_of_map(
-    raster: rasterio.DatasetReader, lat_deg: float, lon_deg: float, size_m: float, spec: EncoderSpec
+    raster: Raster, lat_deg: float, lon_deg: float, size_m: float, spec: EncoderSpec
 ) -> U8 | None:
     """(H, W, 3) around a place; None where too little of it is visible.
 
@@ -271,22 +266,13 @@ def _square_of_map(
     """
     side_px = max(spec.height_px, spec.width_px)
     step_m = size_m / side_px
-    with WarpedVRT(
-        raster,
-        crs=f"+proj=aeqd +lat_0={lat_deg:.9f} +lon_0={lon_deg:.9f} +datum=WGS84 +units=m",
-        transform=Affine(step_m, 0, -size_m / 2, 0, -step_m, size_m / 2),
+    with raster.warped(
+        f"+proj=aeqd +lat_0={lat_deg:.9f} +lon_0={lon_deg:.9f} +datum=WGS84 +units=m",
+        Affine(step_m, 0, -size_m / 2, 0, -step_m, size_m / 2),
         width=side_px,
         height=side_px,
-        resampling=Resampling.bilinear,  # GDAL widens it over what a coarser pixel covers.
-        add_alpha=ColorInterp.alpha not in raster.colorinterp,
-    ) as square:
-        try:
-            bands = square.read()
-        except RasterioIOError as error:
-            msg = f"{raster.name} is damaged ({error}); expected a complete raster"
-            raise ImageryError(msg) from error
-    visible = np.count_nonzero(bands[-1]) / bands[-1].size
-    if visible < MIN_COVERAGE:
+    ) as read:
+        square = read(0, side_px, 0, side_px)
+    if np.count_nonzero(square[..., 3]) < MIN_COVERAGE * square[..., 3].size:
         return None
-    rgb = bands[:3] if len(bands) >= 4 else bands[[0, 0, 0]]
-    return resize_to_encoder(np.ascontiguousarray(np.moveaxis(rgb, 0, -1)), spec)
+    return resize_to_encoder(np.ascontiguousarray(square[..., :3]), spec)

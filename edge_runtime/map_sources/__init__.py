@@ -1,0 +1,1 @@
+"""What satellite imagery comes as, and how each kind is read."""
