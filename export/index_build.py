@@ -10,8 +10,10 @@ from pathlib import Path
 
 from edge_runtime.backends.protocol import Backend
 from edge_runtime.bundle import Bundle
+from edge_runtime.errors import InputError
 from edge_runtime.satellite_imagery import Progress
 from export.index_assembly import SearchOptions, assemble
+from export.index_claims import claimed
 from export.index_embedding import embed_parts
 from export.index_folder import BuildFolder, build_folder_of
 from export.index_plan import PlanOptions, grid_positions, plan_options_from_json
@@ -99,19 +101,23 @@ def merge_index(
         Rows of the index.
 
     Raises:
-        InputError: parts are missing or damaged.
+        InputError: parts are missing or damaged, or another process is at it.
         ImageryError: no tile was kept.
     """
     plan = folder.plan()
-    rows = assemble(
-        folder,
-        plan,
-        parts_of(folder, plan),
-        plan_options_from_json(plan["options"]),
-        out,
-        search=search or SearchOptions(),
-        keep_embeddings=keep_embeddings,
-        progress=progress,
-    )
-    folder.remove()
+    with claimed(folder.root / "assembly.claim") as mine:
+        if not mine:
+            msg = f"another process puts an index together in {folder.root}; wait for it to end"
+            raise InputError(msg)
+        rows = assemble(
+            folder,
+            plan,
+            parts_of(folder, plan),
+            plan_options_from_json(plan["options"]),
+            out,
+            search=search or SearchOptions(),
+            keep_embeddings=keep_embeddings,
+            progress=progress,
+        )
+        folder.remove()
     return rows
