@@ -28,6 +28,8 @@ from edge_runtime.vector_search import BLOCK_ROWS, I64, Mask, RowBlock
 _FINE_ROWS = 64
 _COARSE_BOXES = 64
 """Fine boxes in a coarse one."""
+_JOINED_ROWS = 16
+"""Runs that are closer are compared as one: rows between cost less than another call."""
 _CHUNK_ROWS = 1 << 20
 _LEAST_MERIDIAN_RADIUS_M = SEMI_MAJOR_M * (1 - ECCENTRICITY_SQUARED)
 """At the equator; a degree of latitude is nowhere shorter."""
@@ -84,7 +86,7 @@ class TileLocator:
         Raises:
             InputError: a position is not finite.
         """
-        self._tiles = tiles
+        self._lat_deg, self._lon_deg = tiles["lat_deg"], tiles["lon_deg"]
         self._levels = [_boxed(tiles, level) for level in levels]
 
     def blocks(self, area: Area, *, level: int | None = None) -> Iterator[RowBlock]:
@@ -103,12 +105,12 @@ class TileLocator:
             size = 0
             for run in _runs(boxes, area.lat_deg, area.lon_deg, *reach):
                 if size and size + run[1] - run[0] > BLOCK_ROWS:
-                    yield RowBlock(runs, self._inside(area, runs))
+                    yield from _trimmed(runs, self._inside(area, runs))
                     runs, size = [], 0
                 runs.append(run)
                 size += run[1] - run[0]
             if runs:
-                yield RowBlock(runs, self._inside(area, runs))
+                yield from _trimmed(runs, self._inside(area, runs))
 
     def rows(self, area: Area, *, level: int | None = None) -> I64:
         """Rows of the tiles whose centre lies in an area, ascending.
@@ -123,8 +125,11 @@ class TileLocator:
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
     def _inside(self, area: Area, runs: list[tuple[int, int]]) -> Mask:
-        tiles = np.concatenate([self._tiles[a:b] for a, b in runs])
-        offset = enu_offset_m(area.lat_deg, area.lon_deg, tiles["lat_deg"], tiles["lon_deg"])
+        lat, lon = (
+            np.concatenate([column[a:b] for a, b in runs])
+            for column in (self._lat_deg, self._lon_deg)
+        )
+        offset = enu_offset_m(area.lat_deg, area.lon_deg, lat, lon)
         if isinstance(area, Circle):
             return np.asarray(np.hypot(offset.east_m, offset.north_m) <= area.radius_m)
         sin, cos = _direction(area.bearing_deg)
@@ -154,6 +159,21 @@ def hilbert_order(lat_deg: F64, lon_deg: F64) -> I64:
         cx, cy = np.where(~ry, cy, cx), np.where(~ry, cx, cy)
         half >>= 1
     return np.argsort(distance, kind="stable").astype(np.int64)
+
+
+def _trimmed(runs: list[tuple[int, int]], inside: Mask) -> Iterator[RowBlock]:
+    """A block without the longer stretches of rows that are not inside; none when all are not."""
+    rows = np.concatenate([np.arange(*run) for run in runs])[inside]
+    if len(rows) == 0:
+        return
+    last = np.flatnonzero(np.diff(rows) > _JOINED_ROWS)
+    starts = rows[np.concatenate([[0], last + 1])]
+    stops = rows[np.concatenate([last, [len(rows) - 1]])] + 1
+    before = np.concatenate([[0], np.cumsum(stops - starts)])
+    run_of_row = np.searchsorted(starts, rows, side="right") - 1
+    keep = np.zeros(before[-1], np.bool_)
+    keep[rows - starts[run_of_row] + before[run_of_row]] = True
+    yield RowBlock(list(zip(starts.tolist(), stops.tolist(), strict=True)), keep)
 
 
 def _direction(bearing_deg: float) -> tuple[float, float]:

@@ -73,7 +73,7 @@ class VectorSearch:
         """
         self.stored = stored
         self.graph = graph
-        self._lowered, self._cosines = _kernels(stored.dtype)
+        self._lowered, self._compare = _kernels(stored.dtype)
         self.expand(expansion)
 
     def expand(self, expansion: int) -> None:
@@ -101,9 +101,12 @@ class VectorSearch:
             parts_rows = []
             for start in range(0, len(queries), _QUERIES):
                 some = slice(start, start + _QUERIES)
-                cosines = np.concatenate(
-                    [self._cosines(lowered[some], self.stored[a:b]) for a, b in block.runs], axis=1
-                )
+                few = lowered[some]
+                cosines = np.empty((len(few), sum(b - a for a, b in block.runs)), np.float32)
+                filled = 0
+                for a, b in block.runs:
+                    self._compare(few, self.stored[a:b], cosines[:, filled : filled + b - a])
+                    filled += b - a
                 if block.keep is not None:
                     cosines = cosines[:, block.keep]
                 all_rows = np.broadcast_to(rows, cosines.shape)
@@ -249,15 +252,23 @@ def _largest(values: F32, count: int) -> I64:
 
 def _kernels(
     dtype: np.dtype[np.float16] | np.dtype[np.float32] | np.dtype[np.int8],
-) -> tuple[Callable[[F32], Stored], Callable[[Stored, Stored], F32]]:
-    """How queries are lowered for stored rows of a type, and how the two are compared."""
+) -> tuple[Callable[[F32], Stored], Callable[[Stored, Stored, F32], None]]:
+    """How queries are lowered for stored rows of a type, and what fills in cosines of the two."""
     if dtype == np.float32 or find_spec("numkong") is None:  # Comes with usearch since 2.26.
-        return lambda queries: queries, lambda a, b: np.asarray(a @ unit(b).T, np.float32)
+        return lambda queries: queries, _compare_in_numpy
     from numkong import cdist
 
+    def dot(queries: Stored, rows: Stored, out: F32) -> None:
+        cdist(queries, rows, "dot", out=out, out_dtype="float32")
+
+    def angular(queries: Stored, rows: Stored, out: F32) -> None:
+        cdist(queries, rows, "angular", out=out, out_dtype="float32")
+        np.subtract(1.0, out, out=out)
+
     if dtype == np.float16:
-        return (
-            lambda queries: queries.astype(np.float16),
-            lambda a, b: np.asarray(cdist(a, b, "dot"), np.float32),
-        )
-    return quantised, lambda a, b: 1.0 - np.asarray(cdist(a, b, "angular"), np.float32)
+        return lambda queries: queries.astype(np.float16), dot
+    return quantised, angular
+
+
+def _compare_in_numpy(queries: Stored, rows: Stored, out: F32) -> None:
+    np.matmul(queries, unit(rows).T, out=out)
