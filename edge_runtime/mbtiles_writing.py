@@ -162,7 +162,7 @@ def write_sources(
     image_format: ImageFormat = "jpeg",
     area: CropArea | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> list[ImagerySource]:
     """Write map sources as one MBTiles file; where they overlap the finest is seen.
 
     The file is the same, byte for byte, for the same sources. Memory does not grow with the map.
@@ -177,41 +177,68 @@ def write_sources(
         area: what lies outside is left out.
         progress: told how far the work is, as "imagery".
 
+    Returns:
+        The sources that were drawn: all, without those that lie outside the area.
+
     Raises:
         ImageryError: a source is damaged or nothing of it is visible; nothing lies in the area.
-        InputError: a quality that is none.
+        InputError: a quality that is none, or the file is there.
     """
+    if out.exists():
+        msg = f"{out} is there already; expected a new file. Give another name"
+        raise InputError(msg)
     if quality is not None and not 1 <= quality <= 100:
         msg = f"the quality of tiles is {quality}; expected 1 to 100"
         raise InputError(msg)
     tell = _Telling(sum(layer.tiles for s in sources for layer in s.layers), progress)
-    seen: set[int] = set()
-    with closing(sqlite3.connect(out)) as db:
-        writer = TileWriter(db, quality=quality, image_format=image_format)
-        layers = [(layer, k) for k, source in enumerate(sources) for layer in source.layers]
-        deepest = zoom = max(layer.zoom for layer, _ in layers)
-        while True:
-            here = [(layer, k) for layer, k in layers if layer.zoom == zoom]
-            for layer, k in sorted(here, key=lambda pair: -pair[0].gsd_m):  # Stable among equals.
-                if _draw(writer, layer, area, tell):
-                    seen.add(k)
-            with tell.overviews():
-                if zoom < deepest:
-                    writer.add_overviews(zoom + 1, tell.part)
-            (count,) = db.execute(
-                "SELECT COUNT(*) FROM tiles WHERE zoom_level=?", (zoom,)
-            ).fetchone()
-            if zoom == 0 or (count <= 1 and not any(layer.zoom < zoom for layer, _ in layers)):
-                break
-            zoom -= 1
-        for k, source in enumerate(sources):
-            if k not in seen:
-                where = f" inside {area.path}" if area is not None else ""
-                msg = f"{source.path} has no visible pixel{where}; is everything nodata?"
-                raise ImageryError(msg)
-        _write_metadata(db, sources, area, image_format, (zoom, deepest))
-        db.commit()
+    try:
+        with closing(sqlite3.connect(out)) as db:
+            writer = TileWriter(db, quality=quality, image_format=image_format)
+            drawn, zooms = _draw_all(db, writer, sources, area, tell)
+            _write_metadata(db, drawn, area, image_format, zooms)
+            db.commit()
+    except BaseException:
+        out.unlink(missing_ok=True)  # Half a map must not be taken for one.
+        raise
     tell.end()
+    return drawn
+
+
+def _draw_all(
+    db: sqlite3.Connection,
+    writer: TileWriter,
+    sources: Sequence[ImagerySource],
+    area: CropArea | None,
+    tell: "_Telling",
+) -> tuple[list[ImagerySource], tuple[int, int]]:
+    """Draw every layer at its zoom, from the deepest up.
+
+    Returns:
+        The sources of which something is visible, and the coarsest and the deepest zoom.
+    """
+    seen: set[int] = set()
+    layers = [(layer, k) for k, source in enumerate(sources) for layer in source.layers]
+    deepest = zoom = max(layer.zoom for layer, _ in layers)
+    while True:
+        here = [(layer, k) for layer, k in layers if layer.zoom == zoom]
+        for layer, k in sorted(here, key=lambda pair: -pair[0].gsd_m):  # Stable among equals.
+            if _draw(writer, layer, area, tell):
+                seen.add(k)
+        with tell.overviews():
+            if zoom < deepest:
+                writer.add_overviews(zoom + 1, tell.part)
+        (count,) = db.execute("SELECT COUNT(*) FROM tiles WHERE zoom_level=?", (zoom,)).fetchone()
+        if zoom == 0 or (count <= 1 and not any(layer.zoom < zoom for layer, _ in layers)):
+            break
+        zoom -= 1
+    for k, source in enumerate(sources):
+        if k not in seen and area is None:
+            msg = f"{source.path} has no visible pixel; is everything nodata?"
+            raise ImageryError(msg)
+    if not seen:
+        msg = f"no imagery lies inside {area.path if area else 'the area'}; expected an overlap"
+        raise ImageryError(f"{msg}. Is it longitude before latitude?")
+    return [source for k, source in enumerate(sources) if k in seen], (zoom, deepest)
 
 
 def _draw(writer: TileWriter, layer: Layer, area: CropArea | None, tell: "_Telling") -> bool:

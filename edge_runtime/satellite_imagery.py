@@ -68,7 +68,7 @@ def write_mbtiles(
         progress: told how far the work is.
 
     Returns:
-        What was found in each source, coarsest first.
+        What was found in each source, coarsest first, without those outside the crop.
 
     Raises:
         ImageryError: a source is unusable, or nothing of it is visible.
@@ -88,7 +88,7 @@ def write_mbtiles(
             licence=licence,
         )
     found.sort(key=lambda source: -source.gsd_m)
-    write_sources(
+    return write_sources(
         found,
         out,
         quality=quality if quality is not None else jpeg_quality,
@@ -96,4 +96,3 @@ def write_mbtiles(
         area=area,
         progress=progress,
     )
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 from edge_runtime.map_sources.rasters import opened_raster
 from edge_runtime.map_sources.source import UNKNOWN, Provenance
 
-_TIFF_DATE = re.compile(r"(\d{4})[:-](\d{2})[:-](\d{2})\b.*")
+_TIFF_DATE = re.compile(r"(\d{4})[:-](\d{2})[:-](\d{2})(?!\d).*")
 
 
 def raster_provenance(path: Path) -> Provenance:
