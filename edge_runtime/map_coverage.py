@@ -69,7 +69,9 @@ def coverage(tiles: np.ndarray, level: TileLevel) -> Coverage:
         (high, right, 1),
     ):
         np.add.at(corners, (rows, columns), sign)
-    over = corners.cumsum(axis=0).cumsum(axis=1)[:height, :width] > 0
+    over = (
+        corners.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)[:height, :width] > 0
+    )
     covered = over.astype(np.uint8)
     points = cv2.findNonZero(covered)
     outline = np.zeros_like(covered)
