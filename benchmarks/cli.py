@@ -14,6 +14,7 @@ from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.errors import InputError
+from edge_runtime.index_format import VectorType
 
 COMMANDS = (
     "ablation",
@@ -26,6 +27,7 @@ COMMANDS = (
     "report",
     "retrieval",
     "sampling",
+    "search",
 )
 
 
@@ -119,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--size-px", nargs="+", type=int, default=[224, 384], help="sides")
     parity.add_argument("--pictures", type=int, default=12, help="compared, and calibrated on")
     _add_output(parity)
+
+    search = _add(add, commands.search, "search of an index beside faiss and NumPy, on one core")
+    search.add_argument("--tiles", type=int, default=100_000, help="of a simulated map")
+    search.add_argument("--dimensions", type=int, default=1024, help="numbers of an embedding")
+    search.add_argument("--vectors", choices=get_args(VectorType), default="f16", help="as stored")
+    search.add_argument("--radius-m", type=float, default=2000.0, help="of the circle of a prior")
+    search.add_argument("--queries", type=int, default=1, help="in a call")
+    search.add_argument("--calls", type=int, default=1000, help="timed per task")
+    search.add_argument("--work", type=Path, help="folder for files; a temporary one by default")
+    _add_output(search)
 
     latency = _add(add, commands.latency, "time a bundle's backends, and the stages of logs")
     latency.add_argument("--bundle", type=Path, help="folder written by python -m export bundle")

@@ -167,6 +167,26 @@ def parity(args: argparse.Namespace) -> None:
         print_parity(rows)
 
 
+def search(args: argparse.Namespace) -> None:
+    """`python -m benchmarks search`."""
+    from benchmarks.search import run
+    from benchmarks.tables import print_search
+
+    rows = run(
+        tiles=args.tiles,
+        dimensions=args.dimensions,
+        dtype=args.vectors,
+        radius_m=args.radius_m,
+        batch=args.queries,
+        calls=args.calls,
+        folder=args.work,
+        said=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _emit(args, rows)
+    if not args.json:
+        print_search(rows)
+
+
 def loading(args: argparse.Namespace) -> None:
     """`python -m benchmarks loading`."""
     from benchmarks.loading import loading_rows

@@ -9,6 +9,7 @@ from benchmarks.accuracy import AccuracyRow
 from benchmarks.intervals import Rate
 from benchmarks.latency import LatencyRow, StageRow
 from benchmarks.parity import ParityRow
+from benchmarks.search import SearchRow
 
 
 def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
@@ -38,6 +39,30 @@ def print_parity(rows: Sequence[ParityRow]) -> None:
             f"{1 - row.fp16_min_centred:.0e}",
             f"{row.kept_by_measurement + row.kept_early} of {row.nodes}",
             f"{row.fp16_mb:.1f} of {row.fp32_mb:.1f}",
+        )
+    Console(soft_wrap=False).print(table)
+
+
+def print_search(rows: Sequence[SearchRow]) -> None:
+    """Search: one line a contender and task."""
+    first = rows[0]
+    table = Table(
+        title=f"{first.tiles} tiles of {first.dimensions} numbers, "
+        f"{max(row.queries_per_call for row in rows)} queries a call",
+        title_style="",
+    )
+    for name in ("contender", "task", "p50 ms", "p99 ms", "recall@10", "files", "own", "build"):
+        table.add_column(name, justify="left" if name in ("contender", "task") else "right")
+    for row in rows:
+        table.add_row(
+            row.contender,
+            row.task,
+            f"{row.p50_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            "-" if row.recall_at_10 is None else f"{row.recall_at_10:.1%}",
+            f"{row.files_mib:.0f} MiB",
+            f"{row.own_mib:.0f} MiB",
+            f"{row.build_s:.0f} s",
         )
     Console(soft_wrap=False).print(table)
 
