@@ -26,6 +26,7 @@ from edge_runtime.ground_view import (
     ground_view,
     view_hypotheses,
 )
+from edge_runtime.index_format import TileLevel
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.refinement import (
     FINE_GSD_M,
@@ -39,6 +40,7 @@ from edge_runtime.refinement import (
 from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.stage_clock import StageClock
 from edge_runtime.state import VehicleState, finite_state
+from edge_runtime.tile_levels import level_for, untried_hypotheses, visible_square_m
 from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
@@ -151,20 +153,22 @@ class Localizer:
         self._tracker.predict(state.t_s, velocity)
         before = self._tracker.estimate()
         # Without a heading a few windows near the prediction do not go round all headings.
-        near = None if state.yaw_deg is None else self._prior_circle(before)
+        level, known = self._level(state), _heading_known(state)
+        near = None if state.yaw_deg is None else self._prior_circle(before, level)
         mode: Mode = "GLOBAL" if near is None else "TRACK"
-        views, problem = self._views(frame, state)
+        views, problem = self._views(frame, state, level)
         clock.mark("ground_view")
         matches: list[Match] = []
         shed: list[str] = []
-        if views:
-            candidates = self._candidates(views, near, before, clock)
+        if views and frame is not None:
+            candidates = self._candidates(views, level, near, before, known, clock)
+            candidates = self._turned(frame, state, level, views, candidates)
             windows = self.config.global_windows if near is None else self.config.track_windows
             windows = self._affordable(windows, clock, shed)
             if windows:
                 started_ms = clock.elapsed_ms()
                 controls = self._controls(near)
-                matches = self._refined(views, candidates, state, windows, controls)
+                matches = self._refined(views, candidates, state, level, windows, controls)
                 spent = (clock.elapsed_ms() - started_ms) / windows
                 self._window_ms += 0.2 * (spent - self._window_ms)
             clock.mark("refine")
@@ -185,17 +189,29 @@ class Localizer:
             frame: (H, W, 3) uint8 RGB.
             state: what else is known at the exposure.
         """
-        views, _ = self._views(frame, state)
+        level, known = self._level(state), _heading_known(state)
+        views, _ = self._views(frame, state, level)
         if not views:
             return []
-        candidates = self._candidates(views, None, None, StageClock(0.0))
-        return self._refined(views, candidates, state, self.config.global_windows)
+        candidates = self._candidates(views, level, None, None, known, StageClock(0.0))
+        candidates = self._turned(frame, state, level, views, candidates)
+        return self._refined(views, candidates, state, level, self.config.global_windows)
+
+    def _level(self, state: VehicleState) -> TileLevel:
+        """The tiles to compare with, by what the camera sees from this height."""
+        heights_m = self.config.height_range_m if state.height_m is None else (state.height_m,)
+        if len(self.index.levels) == 1 or not heights_m or min(heights_m) <= 0:
+            return self.index.level
+        height_m = math.sqrt(heights_m[0] * heights_m[-1])
+        square_m = visible_square_m(self.camera, height_m, gimbal_pitch_deg=state.gimbal_pitch_deg)
+        return level_for(self.index.levels, square_m)
 
     def _refined(
         self,
         views: Sequence[tuple[U8, GroundView]],
         candidates: Sequence[Candidate],
         state: VehicleState,
+        level: TileLevel,
         windows: int,
         controls: Sequence[Candidate] = (),
     ) -> list[Match]:
@@ -203,7 +219,7 @@ class Localizer:
             [view for _, view in views],
             candidates,
             self._search_range(state),
-            size_m=self.index.level.size_m,
+            size_m=level.size_m,
             most_windows=windows,
             controls=controls,
         )
@@ -227,7 +243,7 @@ class Localizer:
         ]
 
     def _views(
-        self, frame: U8 | None, state: VehicleState
+        self, frame: U8 | None, state: VehicleState, level: TileLevel
     ) -> tuple[list[tuple[U8, GroundView]], str]:
         """For each heading and height worth trying, the encoder's input and the refiner's view."""
         if frame is None:
@@ -236,20 +252,59 @@ class Localizer:
             return [], "frame is empty"
         if float(np.std(frame[::8, ::8])) < 2.0:
             return [], "frame has no contrast"
-        spec, size_m = self.bundle.spec, self.index.level.size_m
-        refined_px = 2 * math.ceil(size_m * VIEW_MARGIN / FINE_GSD_M / 2)
+        spec, size_m = self.bundle.spec, level.size_m
         views = []
         try:
-            for hypothesis in view_hypotheses(state, height_range_m=self.config.height_range_m):
+            hypotheses = view_hypotheses(state, height_range_m=self.config.height_range_m)
+            for hypothesis in untried_hypotheses(hypotheses, level.headings_deg):
                 embedded = self._ground_view(frame, state, hypothesis, size_m, spec.width_px)
-                refined = self._ground_view(
-                    frame, state, hypothesis, refined_px * FINE_GSD_M, refined_px
-                )
+                refined = self._wide_view(frame, state, hypothesis, level)
                 if embedded is not None and refined is not None:
                     views.append((embedded.image, refined))
         except InputError as error:
             return [], str(error)
         return views, "" if views else "too little ground in view"
+
+    def _turned(
+        self,
+        frame: U8,
+        state: VehicleState,
+        level: TileLevel,
+        views: list[tuple[U8, GroundView]],
+        candidates: Sequence[Candidate],
+    ) -> list[Candidate]:
+        """Candidates with the view that agrees with the direction of their tile.
+
+        A view like a tile with heading h up was taken with a heading h more than assumed. Views
+        that this needs are added to `views`.
+        """
+        if len(level.headings_deg) == 1:
+            return list(candidates)
+        headings = self.index.tiles["heading_deg"]
+        added: dict[tuple[int, float], int | None] = {}
+        agreeing = []
+        for candidate in candidates:
+            turn = float(headings[candidate.row]) if candidate.row >= 0 else 0.0
+            key = (candidate.view, turn)
+            if turn and key not in added:
+                image, view = views[candidate.view]
+                yaw_deg = (view.hypothesis.yaw_deg + turn) % 360.0
+                hypothesis = view.hypothesis._replace(yaw_deg=yaw_deg)
+                wide = self._wide_view(frame, state, hypothesis, level)
+                added[key] = None if wide is None else len(views)
+                if wide is not None:
+                    views.append((image, wide))
+            number = added[key] if turn else candidate.view
+            if number is not None:
+                agreeing.append(candidate._replace(view=number))
+        return agreeing
+
+    def _wide_view(
+        self, frame: U8, state: VehicleState, hypothesis: ViewHypothesis, level: TileLevel
+    ) -> GroundView | None:
+        """The view that is refined: at the refiner's resolution, larger than a tile."""
+        side_px = 2 * math.ceil(level.size_m * VIEW_MARGIN / FINE_GSD_M / 2)
+        return self._ground_view(frame, state, hypothesis, side_px * FINE_GSD_M, side_px)
 
     def _ground_view(
         self, frame: U8, state: VehicleState, hypothesis: ViewHypothesis, size_m: float, px: int
@@ -259,14 +314,23 @@ class Localizer:
     def _candidates(
         self,
         views: Sequence[tuple[U8, GroundView]],
+        level: TileLevel,
         near: Circle | None,
         before: Estimate | None,
+        heading_known: bool,
         clock: StageClock,
     ) -> list[Candidate]:
         """Places to look at, best first: the tracker's own prediction, then what search found."""
         embeddings = self.backend.embed(np.stack([image for image, _ in views]))
         clock.mark("encode")
-        found = self.index.search(embeddings, self.config.top_k, near=near)
+        # Where the heading is known, tiles with another direction up are not what was asked for.
+        known = heading_known and len(level.headings_deg) > 1
+        found = self.index.search(
+            embeddings,
+            self.config.top_k * (len(level.headings_deg) if known else 1),
+            near=near,
+            level=self.index.levels.index(level) if len(self.index.levels) > 1 else None,
+        )
         tiles = self.index.tiles
         candidates = [
             Candidate(
@@ -278,7 +342,7 @@ class Localizer:
             )
             for v in range(len(views))
             for row, similarity in zip(found.rows[v], found.similarities[v], strict=True)
-            if row >= 0
+            if row >= 0 and not (known and tiles["heading_deg"][row])
         ]
         candidates.sort(key=lambda c: -c.similarity)
         if near is not None and before is not None:
@@ -297,11 +361,11 @@ class Localizer:
         clock.mark("search")
         return candidates
 
-    def _prior_circle(self, estimate: Estimate | None) -> Circle | None:
+    def _prior_circle(self, estimate: Estimate | None, level: TileLevel) -> Circle | None:
         """Where to search, when the tracker is sure enough to say."""
         if estimate is None or estimate.probability < 0.9:
             return None
-        radius = 3.0 * estimate.best.sigma_m + REACH_M + self.index.level.size_m
+        radius = 3.0 * estimate.best.sigma_m + REACH_M + level.size_m
         if estimate.best.misses >= 3 or radius > 600.0:
             return None
         return Circle(estimate.best.lat_deg, estimate.best.lon_deg, radius)
@@ -436,6 +500,10 @@ def _attitude_shares(state: VehicleState) -> tuple[float, float]:
     """Lasting and varying share of the attitude's error: an assumed attitude is wrong for good."""
     measured = state.pitch_deg is not None or state.gimbal_pitch_deg is not None
     return _MEASURED_ATTITUDE if measured else _ASSUMED_ATTITUDE
+
+
+def _heading_known(state: VehicleState) -> bool:
+    return state.yaw_deg is not None or state.gimbal_yaw_deg is not None
 
 
 def _velocity(state: VehicleState) -> tuple[float, float] | None:

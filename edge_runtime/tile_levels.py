@@ -4,8 +4,12 @@ import math
 from collections.abc import Sequence
 
 from edge_runtime.camera import Camera
-from edge_runtime.ground_view import MAX_OFF_NADIR_DEG
+from edge_runtime.geodesy import wrap_degrees
+from edge_runtime.ground_view import MAX_OFF_NADIR_DEG, ViewHypothesis
 from edge_runtime.index_format import TileLevel
+
+SLACK = 1.03
+"""A tile may be larger than the visible square by what heights and focal lengths are off."""
 
 
 def visible_square_m(
@@ -36,9 +40,30 @@ def level_for(levels: Sequence[TileLevel], square_m: float) -> TileLevel:
         levels: of an index, smallest tiles first.
         square_m: side of the visible square.
     """
-    # A tile may be larger by what heights and focal lengths are uncertain by.
-    covered = [level for level in levels if level.size_m <= square_m * _SLACK]
+    covered = [level for level in levels if level.size_m <= square_m * SLACK]
     return covered[-1] if covered else levels[0]
 
 
-_SLACK = 1.03
+def untried_hypotheses(
+    hypotheses: Sequence[ViewHypothesis], headings_deg: Sequence[float]
+) -> list[ViewHypothesis]:
+    """Hypotheses that turned copies of tiles do not try already.
+
+    A view made with one heading looks like a tile with another direction up where the heading is
+    wrong by that direction, so headings that lie such a turn from an earlier one add nothing.
+
+    Args:
+        hypotheses: in order.
+        headings_deg: directions in which each tile was embedded.
+    """
+    kept: list[ViewHypothesis] = []
+    for hypothesis in hypotheses:
+        tried = (
+            abs(float(wrap_degrees(earlier.yaw_deg + turn - hypothesis.yaw_deg))) < 1.0
+            for earlier in kept
+            if earlier.height_m == hypothesis.height_m
+            for turn in headings_deg
+        )
+        if not any(tried):
+            kept.append(hypothesis)
+    return kept
