@@ -203,11 +203,13 @@ def _draw_route(ground: U8, frame: _Frame, report: RouteReport, points: RoutePoi
             line = np.rint(pixels[inside] * 16).astype(np.int32)
             colour = _INK if wide else _LOST if s.ground in LOST else _FOUND
             cv2.polylines(ground, [line], False, colour, 9 if wide else 5, cv2.LINE_AA, 4)
-    for n, name in ((0, "start"), (-1, "end")):
+    for n, other, name in ((0, 1, "start"), (-1, -2, "end")):
         at = (round(pixels[n, 0]), round(pixels[n, 1]))
         cv2.circle(ground, at, 8, _INK, -1, cv2.LINE_AA)
         cv2.circle(ground, at, 5, _FOUND, -1, cv2.LINE_AA)
-        _label(ground, name, (at[0] + 12, at[1] - 8 if n == 0 else at[1] + 20), 0.6)
+        # Beside the line: above where it leads downwards, and the other way round.
+        above = pixels[other, 1] > pixels[n, 1]
+        _label(ground, name, (at[0] + 12, at[1] - 8 if above else at[1] + 22), 0.6)
 
 
 def _draw_worst(ground: U8, frame: _Frame, worst: tuple[WorstPlace, ...]) -> None:
