@@ -5,7 +5,7 @@ leaves files in `OUT.build` from which a later run, or others side by side, go o
 appears at once when all is done, and until then an older one stays whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge_runtime.backends.protocol import Backend
@@ -37,6 +37,7 @@ def build_index(
     plan: PlanOptions,
     options: BuildOptions | None = None,
     *,
+    say: Callable[[str], None] = lambda _line: None,
     progress: Progress = lambda _stage, _done: None,
 ) -> int | None:
     """Write an index folder, or a shard's share of one.
@@ -48,6 +49,7 @@ def build_index(
         backend: where the encoder runs.
         plan: the tiles.
         options: how it is built.
+        say: told a line that people should see.
         progress: told the stage and the fraction done.
 
     Returns:
@@ -67,7 +69,7 @@ def build_index(
     folder = BuildFolder(build_folder_of(out))
     if options.restart:
         folder.remove()
-    prepared = prepare(folder, imagery, bundle, backend, plan, options, progress=progress)
+    prepared = prepare(folder, imagery, bundle, backend, plan, options, say=say, progress=progress)
     embed_parts(prepared, bundle, backend, options.shard, kept, progress)
     if options.shard is not None:
         return None

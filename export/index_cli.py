@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -34,10 +34,15 @@ def add_index(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     index.add_argument(
-        "--imagery", type=Path, nargs="+", metavar="PATH", help="georeferenced imagery"
+        "--imagery",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="files or folders, see docs/index.md",
     )
     index.add_argument("--bundle", type=Path, help="encoder folder")
     index.add_argument("--out", type=Path, help="index folder to write")
+    _add_imagery(index.add_argument_group("imagery"))
     _add_tiles(index.add_argument_group("tiles"))
     _add_storing(index.add_argument_group("what is kept"))
     _add_building(index.add_argument_group("building"))
@@ -102,8 +107,36 @@ def _add_tiles(tiles: Any) -> None:
 
 
 def _add_storing(kept: Any) -> None:
-    kept.add_argument("--quality", type=int, default=90, help="JPEG quality of kept imagery")
+    kept.add_argument(
+        "--quality",
+        type=int,
+        help="of the imagery's compression, 1 to 100; 90 by default, and map tiles that are "
+        "compressed already are kept as they are",
+    )
+    kept.add_argument(
+        "--image-format", choices=("jpeg", "webp"), default="jpeg", help="of the imagery's tiles"
+    )
     _add_vectors(kept)
+
+
+def _add_imagery(imagery: Any) -> None:
+    imagery.add_argument("--crop", type=Path, metavar="GEOJSON", help="keep what polygons cover")
+    imagery.add_argument("--crs", help="of rasters that do not say it, as EPSG:32632")
+    imagery.add_argument(
+        "--corners",
+        type=float,
+        nargs=4,
+        metavar=("LAT", "LON", "LAT", "LON"),
+        help="of a picture: its upper left and its lower right corner, degrees",
+    )
+    imagery.add_argument(
+        "--tms",
+        action=argparse.BooleanOptionalAction,
+        help="rows of tile folders are counted from the south; found out by default",
+    )
+    imagery.add_argument("--captured", metavar="DATE", help="when it was taken, as 2024-05-06")
+    imagery.add_argument("--attribution", metavar="NAME", help="who is to be named for it")
+    imagery.add_argument("--licence", help="under which it may be used")
 
 
 def _add_vectors(group: Any) -> None:
@@ -156,6 +189,7 @@ def _index(args: argparse.Namespace) -> None:
     from edge_runtime.bundle import Bundle
     from export.index_build import build_index
     from export.index_estimate import estimate_index
+    from export.index_imagery import ImageryOptions
     from export.index_plan import PlanOptions
     from export.index_preparation import BuildOptions
 
@@ -174,7 +208,17 @@ def _index(args: argparse.Namespace) -> None:
         leave_out=tuple(sorted(set(args.leave_out))),
     )
     options = BuildOptions(
-        jpeg_quality=args.quality,
+        imagery=ImageryOptions(
+            quality=args.quality,
+            image_format=args.image_format,
+            crop=args.crop,
+            crs=args.crs,
+            corners=None if args.corners is None else tuple(args.corners),
+            tms=args.tms,
+            captured=args.captured,
+            attribution=args.attribution,
+            licence=args.licence,
+        ),
         search=_search(args),
         shard=None if args.shard is None else _shard(args.shard),
         restart=args.restart,
@@ -183,15 +227,12 @@ def _index(args: argparse.Namespace) -> None:
     )
     backend = open_backend(bundle, args.backend)
     try:
-        with _progress() as progress:
+        with _progress() as (progress, say):
+            what = (args.imagery, args.out, bundle, backend, plan, options)
             if args.dry_run:
-                cost = estimate_index(
-                    args.imagery, args.out, bundle, backend, plan, options, progress=progress
-                )
+                cost = estimate_index(*what, say=say, progress=progress)
             else:
-                tiles = build_index(
-                    args.imagery, args.out, bundle, backend, plan, options, progress=progress
-                )
+                tiles = build_index(*what, say=say, progress=progress)
     finally:
         backend.close()
     on = backend.info.provider
@@ -215,7 +256,7 @@ def _merge(args: argparse.Namespace) -> None:
     from export.index_build import merge_index
     from export.index_folder import BuildFolder
 
-    with _progress() as progress:
+    with _progress() as (progress, _):
         tiles = merge_index(
             BuildFolder(args.build.resolve()),
             args.out,
@@ -276,13 +317,13 @@ def _shard(text: str) -> Any:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress() -> Iterator[tuple[Any, Callable[[str], None]]]:
     """Bars on a terminal; elsewhere a line every half minute, which logs of clusters show."""
     from train.progress import progress_bars
 
     with progress_bars() as bars:
         if sys.stdout.isatty():
-            yield bars
+            yield bars, bars.say
             return
         lines = TimedLines(bars.say)
 
@@ -290,7 +331,7 @@ def _progress() -> Iterator[Any]:
             lines(stage, done)
             bars(stage, done)
 
-        yield both
+        yield both, bars.say
 
 
 class TimedLines:

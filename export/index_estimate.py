@@ -1,7 +1,7 @@
 """What an index will cost, before it is built: tiles, hours, megabytes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,7 @@ def estimate_index(
     plan: PlanOptions,
     options: BuildOptions,
     *,
+    say: Callable[[str], None] = lambda _line: None,
     progress: Progress = lambda _stage, _done: None,
 ) -> Estimate:
     """Say what `build_index` with the same arguments will cost.
@@ -93,13 +94,16 @@ def estimate_index(
         backend: as there.
         plan: as there.
         options: as there.
+        say: told a line that people should see.
         progress: told the stage and the fraction done.
     """
     require_square(bundle)
     folder = BuildFolder(build_folder_of(out))
     if options.restart:
         folder.remove()
-    ready = prepare(folder, imagery, bundle, backend, plan, options, dry=True, progress=progress)
+    ready = prepare(
+        folder, imagery, bundle, backend, plan, options, dry=True, say=say, progress=progress
+    )
     return estimate(ready, bundle, backend, options.search, progress)
 
 

@@ -9,13 +9,11 @@ Both JSON files are written when what they describe is complete, so a run that f
 where another was killed; a run that was asked for something else says what differs.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +100,7 @@ class BuildFolder:
             record = {
                 "asked": asked,
                 "sha256": sha256_of(temporary),
-                "sources": [_recorded(source) for source in sources],
+                "sources": [source.to_json() for source in sources],
             }
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -179,31 +177,6 @@ class BuildFolder:
         write_atomically(self.root / name, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def fingerprint(sources: Sequence[Path]) -> dict[str, str]:
-    """What tells whether imagery changed between two runs: names, sizes and times of files.
-
-    Reading a country of imagery again to hash it would take as long as using it.
-
-    Args:
-        sources: files, or folders with everything in them.
-
-    Returns:
-        A digest for each source, by its name.
-    """
-    found: dict[str, str] = {}
-    for source in sources:
-        digest = hashlib.sha256()
-        files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
-        for file in files:
-            try:
-                stat = file.stat()
-            except OSError:
-                continue  # Whoever reads it says what is wrong with it.
-            digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        found[str(source)] = digest.hexdigest()[:16]
-    return found
-
-
 def _flat(value: dict[str, Any]) -> dict[str, Any]:
     """Names of what people chose, and of files, come to the top; what follows from them is left."""
     flat: dict[str, Any] = {}
@@ -213,13 +186,6 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
         elif name not in ("places", "places_sha256"):
             flat[name] = item
     return flat
-
-
-def _recorded(source: ImagerySource) -> dict[str, Any]:
-    """What the manifest says of a source: everything but where it lay on the builder's disk."""
-    record = {k: v for k, v in asdict(source).items() if k not in ("path", "bounds")}
-    record["gsd_m"] = round(source.gsd_m, 4)
-    return json.loads(json.dumps({"name": source.path.name, **record}, default=str))  # type: ignore[no-any-return]
 
 
 def _short(value: Any) -> str:

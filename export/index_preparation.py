@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,10 @@ from edge_runtime.backends.protocol import Backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import InputError
 from edge_runtime.imagery import ImageryStore
-from edge_runtime.satellite_imagery import Progress, write_mbtiles
+from edge_runtime.satellite_imagery import Progress
 from export.index_assembly import SearchOptions
-from export.index_folder import BuildFolder, WriteImagery, fingerprint
+from export.index_folder import BuildFolder
+from export.index_imagery import ImageryOptions, what_is_unknown
 from export.index_parts import Parts, part_dtype
 from export.index_plan import Places, PlanOptions, plan_places
 
@@ -31,10 +32,10 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an index is built; only `jpeg_quality` and `search` show in the result."""
+    """How an index is built; only `imagery` and `search` show in the result."""
 
-    jpeg_quality: int = 90
-    """Of the imagery kept in the index."""
+    imagery: ImageryOptions = field(default_factory=ImageryOptions)
+    """How the imagery kept in the index is made."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """How its vectors are stored and searched."""
     shard: Shard | None = None
@@ -73,6 +74,7 @@ def prepare(
     build: BuildOptions,
     *,
     dry: bool = False,
+    say: Callable[[str], None],
     progress: Progress,
 ) -> Prepared:
     """Stage the imagery and plan the tiles, or find both as an earlier run left them.
@@ -85,10 +87,14 @@ def prepare(
         options: the tiles.
         build: how it is built.
         dry: do not hold the folder to this plan.
+        say: told a line that people should see.
         progress: told the stage and the fraction done.
     """
-    asked = {"sources": fingerprint(imagery), "jpeg_quality": build.jpeg_quality}
-    record = folder.stage_imagery(asked, _writer(imagery, build.jpeg_quality), progress)
+    made = build.imagery
+    record = folder.stage_imagery(made.asked(imagery), made.writer(imagery), progress)
+    unknown = what_is_unknown(record["sources"])
+    if unknown is not None:
+        say(unknown)
     store = ImageryStore(folder.imagery)
     bounds = store.bounds
     store.close()
@@ -109,12 +115,6 @@ def prepare(
         folder.agree_on(plan)
         _require_space(folder, plan, options)
     return Prepared(folder, options, places, plan)
-
-
-def _writer(imagery: Sequence[Path], jpeg_quality: int) -> WriteImagery:
-    return lambda out, progress: write_mbtiles(
-        imagery, out, jpeg_quality=jpeg_quality, progress=progress
-    )
 
 
 def parts_of(folder: BuildFolder, plan: dict[str, Any]) -> Parts:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_runtime.backends.protocol import open_backend
 from edge_runtime.bundle import Bundle
 from export.index_build import build_index
+from export.index_imagery import ImageryOptions
 from export.index_plan import PlanOptions, TileSize
 from export.index_preparation import BuildOptions
 
@@ -23,5 +24,5 @@ build_index(
     bundle,
     backend,
     PlanOptions(sizes=(TileSize(40.0, 10.0), TileSize(60.0, 15.0)), headings=2),
-    BuildOptions(jpeg_quality=int(quality), part_rows=16),
+    BuildOptions(imagery=ImageryOptions(quality=int(quality)), part_rows=16),
 )
