@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -120,7 +121,7 @@ def test_a_route_is_drawn_where_it_leads_and_in_another_colour_where_lost(
 
 def test_a_map_without_scores_is_still_drawn(index: SatelliteIndex) -> None:
     some = scores_of(index, np.zeros(len(index)))
-    fields = {
+    fields: dict[str, Any] = {
         name: value[:0] for name, value in vars(some).items() if isinstance(value, np.ndarray)
     }
     none = replace(some, **fields)
