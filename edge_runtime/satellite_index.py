@@ -282,7 +282,7 @@ class SatelliteIndex:
         Returns:
             (R, D). A fresh array: safe to keep.
         """
-        return unit(self.embeddings[rows])
+        return np.array(unit(self.embeddings[rows]))
 
     def _unmarked(self, marks: int, rows: I64) -> Mask:
         return np.asarray(self.tiles[rows]["marks"] & marks == 0)

@@ -1,10 +1,10 @@
 """Open an artefact of many gigabytes without reading all of it each time, and stay safe.
 
-Files that a library reads which crashes on altered bytes are hashed on every opening. Others are
-hashed once: the file's identity (device, inode, size, times of change) is then kept beside the
-manifest, and while it is the same the file is taken as it was. Every ordinary way of altering,
-replacing or copying a file changes its identity. What it does not see is a disk that rots
-silently; full verification (`open_artefact`) does.
+Files that a library reads which crashes on altered bytes are hashed on every opening, and so are
+small ones. Other large ones are hashed once: the file's identity (device, inode, size, times of
+change) is then kept beside the manifest, and while it is the same the file is taken as it was.
+Every ordinary way of altering, replacing or copying a file changes its identity. What it does not
+see is a disk that rots silently; full verification (`open_artefact`) does.
 """
 
 import contextlib
@@ -19,11 +19,14 @@ from edge_runtime.errors import ArtefactError
 STAMPS = ".verified.json"
 """Identity and digest of files that were hashed; no part of the artefact and safe to delete."""
 
+STAMPED_FROM_BYTES = 1 << 26
+"""Smaller files are hashed in a few hundredths of a second, so always."""
+
 
 def open_stamped(
     root: Path, kind: Kind, *, always: Collection[str], error: type[ArtefactError]
 ) -> Manifest:
-    """Read the manifest; hash the files in `always`, and others unless they were and are the same.
+    """Read the manifest and verify its files; large ones that were hashed before by identity.
 
     Args:
         root: the folder.
@@ -41,13 +44,11 @@ def open_stamped(
         path = root / name
         try:
             stamp = [expected, *_identity(path)]
-            if name in always or known.get(name) != stamp:
-                found = sha256_of(path)
-                # Changed while it was read: the next opening hashes it again.
-                if [expected, *_identity(path)] != stamp:
-                    stamp = []
-            else:
-                found = expected
+            once = name not in always and path.stat().st_size >= STAMPED_FROM_BYTES
+            found = expected if once and known.get(name) == stamp else sha256_of(path)
+            # One that changed while it was read is hashed again at the next opening.
+            if once and [expected, *_identity(path)] == stamp:
+                stamps[name] = stamp
         except OSError as cause:
             msg = (
                 f"{path} cannot be read ({cause.strerror}). Copy the {kind} folder again, or make "
@@ -60,7 +61,6 @@ def open_stamped(
                 f"{kind} folder again, or make it again with: python -m export {kind}"
             )
             raise error(msg)
-        stamps[name] = stamp
     if stamps != known:
         with contextlib.suppress(OSError):  # A folder that cannot be written is hashed every time.
             write_atomically(root / STAMPS, json.dumps(stamps).encode())

@@ -2,18 +2,33 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from usearch.index import Index
 
+from edge_runtime.artefact import writing_artefact
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.geodesy import from_mercator_unit, haversine_m
-from edge_runtime.satellite_index import Circle, SatelliteIndex, centred, hilbert_order
+from edge_runtime.index_format import (
+    MARK_FEATURELESS,
+    MARK_PARTIAL,
+    SearchPlan,
+    TileLevel,
+)
+from edge_runtime.satellite_index import (
+    Circle,
+    Ellipse,
+    SatelliteIndex,
+    centred,
+    hilbert_order,
+)
+from edge_runtime.vector_search import quantised, unit
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -41,6 +56,36 @@ def similarities_slowly(index: SatelliteIndex, query: F32) -> F64:
 
 def middle(index: SatelliteIndex) -> tuple[float, float]:
     return float(index.tiles["lat_deg"].mean()), float(index.tiles["lon_deg"].mean())
+
+
+def resealed(root: Path, out: Path, **replaced: Any) -> Path:
+    """A sealed index folder with some arrays replaced: sound bytes, perhaps unsound content."""
+    meta = json.loads((root / "manifest.json").read_text())["meta"]
+    with writing_artefact(out, "index", meta | replaced.pop("meta", {})) as folder:
+        for path in root.iterdir():
+            if path.name != "manifest.json" and not path.name.startswith("."):
+                shutil.copy(path, folder / path.name)
+        if "graph" in replaced:
+            replaced.pop("graph").save(str(folder / "vectors.usearch"))
+        for name, array in replaced.items():
+            np.save(folder / f"{name}.npy", array)
+    return out
+
+
+def with_graph(root: Path, out: Path, *, add: Any = quantised, **changed: Any) -> Path:
+    """The same index, its whole map searched by graph."""
+    stored = np.load(root / "embeddings.npy")
+    vectors = add(unit(stored))
+    graph = Index(ndim=vectors.shape[1], metric="cos", dtype="i8" if add is quantised else "f16")
+    graph.add(np.arange(len(vectors), dtype=np.uint64), vectors, threads=1)
+    meta = {"search": asdict(SearchPlan(kind="graph", expansion=64)) | changed}
+    return resealed(root, out, meta=meta, graph=graph)
+
+
+@pytest.fixture(scope="session")
+def graph_dir(index_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only: it is shared."""
+    return with_graph(index_dir, tmp_path_factory.mktemp("graph") / "index")
 
 
 def assert_best_of(found: F32, rows: Any, expected: F64, k: int) -> None:
@@ -112,6 +157,114 @@ def test_missing_results_are_minus_one_and_minus_infinity(index: SatelliteIndex)
 def test_no_queries_give_no_results(index: SatelliteIndex) -> None:
     found = index.search(np.zeros((0, 12), np.float32), 3)
     assert found.rows.shape == found.similarities.shape == (0, 3)
+
+
+def test_the_graph_finds_nearly_what_brute_force_finds(
+    index: SatelliteIndex, graph_dir: Path
+) -> None:
+    queries = unit_rows(6, 40, 12)
+    exact = index.search(queries, 10)
+    by_graph = SatelliteIndex.open(graph_dir).search(queries, 10)
+    hits = (exact.rows[:, :, None] == by_graph.rows[:, None, :]).any(axis=2)
+    assert hits.mean() > 0.98
+    assert np.all(np.diff(by_graph.similarities, axis=1) <= 0)
+
+
+def test_near_a_place_both_kinds_of_index_answer_alike(
+    index: SatelliteIndex, graph_dir: Path
+) -> None:
+    queries = unit_rows(7, 10, 12)
+    near = Circle(*middle(index), 130.0)
+    found = SatelliteIndex.open(graph_dir).search(queries, 5, near=near)
+    expected = index.search(queries, 5, near=near)
+    assert np.array_equal(found.rows, expected.rows)
+    assert np.array_equal(found.similarities, expected.similarities)
+
+
+def test_a_search_in_an_ellipse_equals_brute_force_within_it(index: SatelliteIndex) -> None:
+    lat, lon = middle(index)
+    area = Ellipse(lat, lon, 150.0, 50.0, 60.0)
+    inside = np.zeros(len(index), np.bool_)
+    inside[index.rows_near(area)] = True
+    assert 10 < np.count_nonzero(inside) < len(index) / 3
+    queries = unit_rows(8, 10, 12)
+    found = index.search(queries, 5, near=area)
+    for query, rows, similarities in zip(queries, found.rows, found.similarities, strict=True):
+        allowed = np.where(inside, similarities_slowly(index, query), -2.0)
+        assert_best_of(similarities, rows, allowed, 5)
+
+
+@pytest.fixture(params=["exact", "graph"])
+def two_levels(
+    request: pytest.FixtureRequest, index_dir: Path, tmp_path: Path
+) -> Iterator[SatelliteIndex]:
+    """The index cut into two levels, some tiles marked."""
+    tiles = np.load(index_dir / "tiles.npy")
+    tiles["marks"][::3] = MARK_FEATURELESS
+    tiles["marks"][::5] |= MARK_PARTIAL
+    first = len(tiles) * 2 // 3
+    levels = [
+        TileLevel(size_m=80.0, stride_m=25.0, rows=first),
+        TileLevel(size_m=160.0, stride_m=50.0, first_row=first, rows=len(tiles) - first),
+    ]
+    meta = {"levels": [asdict(level) for level in levels]}
+    root = resealed(index_dir, tmp_path / "levels", meta=meta, tiles=tiles)
+    if request.param == "graph":
+        root = with_graph(root, tmp_path / "graph", expansion=1000)
+    opened = SatelliteIndex.open(root)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["whole map", "near"])
+@pytest.mark.parametrize("level", [None, 0, 1])
+@pytest.mark.parametrize("skip", [0, MARK_FEATURELESS, MARK_FEATURELESS | MARK_PARTIAL])
+def test_levels_and_marks_limit_a_search(
+    two_levels: SatelliteIndex, near: bool, level: int | None, skip: int
+) -> None:
+    index = two_levels
+    area = Circle(*middle(index), 140.0)
+    allowed = index.tiles["marks"] & skip == 0
+    if level is not None:
+        rows = index.levels[level].row_range
+        allowed &= (np.arange(len(index)) >= rows.start) & (np.arange(len(index)) < rows.stop)
+    if near:
+        inside = np.zeros(len(index), np.bool_)
+        inside[index.rows_near(area)] = True
+        allowed &= inside
+    queries = unit_rows(9, 10, 12)
+    found = index.search(queries, 4, near=area if near else None, level=level, skip_marks=skip)
+    for query, rows, similarities in zip(queries, found.rows, found.similarities, strict=True):
+        expected = np.where(allowed, similarities_slowly(index, query), -2.0)
+        assert allowed[rows].all()
+        assert_best_of(similarities, rows, expected, 4)
+
+
+@pytest.mark.parametrize("level", [-1, 1])
+def test_a_level_that_is_not_there_is_refused(index: SatelliteIndex, level: int) -> None:
+    with pytest.raises(InputError, match=rf"level is {level}; the index has 1"):
+        index.search(unit_rows(1, 1, 12), 1, level=level)
+    with pytest.raises(InputError, match=rf"level is {level}; the index has 1"):
+        index.rows_near(Circle(0.0, 0.0, 1.0), level=level)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8])
+def test_embeddings_come_as_unit_float32_however_stored(
+    index_dir: Path, tmp_path: Path, dtype: Any
+) -> None:
+    stored = unit(np.load(index_dir / "embeddings.npy"))
+    lowered = quantised(stored) if dtype is np.int8 else stored.astype(dtype)
+    name = {"float16": "f16", "float32": "f32", "int8": "i8"}[np.dtype(dtype).name]
+    meta = {"search": asdict(SearchPlan(dtype=name))}  # type: ignore[arg-type]
+    root = resealed(index_dir, tmp_path / "index", meta=meta, embeddings=lowered)
+    index = SatelliteIndex.open(root)
+    found = index.unit_embeddings(slice(5, 60))
+    assert found.dtype == np.float32
+    assert found.flags.writeable
+    assert found.flags.owndata
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert np.sum(found * stored[5:60], axis=1) == pytest.approx(1.0, abs=1e-3)
+    assert np.array_equal(index.unit_embeddings(np.array([7, 5])), found[[2, 0]])
 
 
 def test_rows_near_a_place_are_ascending_and_within_the_radius(index: SatelliteIndex) -> None:
@@ -252,6 +405,132 @@ def test_an_altered_file_is_refused_before_usearch_sees_it(
         SatelliteIndex.open(root)
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_altered_bytes_of_a_graph_never_reach_usearch(
+    tmp_path: Path, graph_dir: Path, opened_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.verified_files.STAMPED_FROM_BYTES", 0)
+    root = Path(shutil.copytree(graph_dir, tmp_path / "index"))
+    if opened_before:
+        SatelliteIndex.open(root).close()
+    sound = (root / "vectors.usearch").read_bytes()
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    rng = np.random.default_rng(0)
+    broken = [sound[:n] for n in (0, 1, 63, 64, len(sound) // 2, len(sound) - 1)]
+    broken += [sound + b"\0", sound[::-1]]
+    for place in rng.integers(0, len(sound), 30):
+        data = bytearray(sound)
+        data[place] ^= 1 << int(rng.integers(8))
+        broken.append(bytes(data))
+    for content in broken:
+        (root / "vectors.usearch").write_bytes(content)
+        with pytest.raises(IndexFolderError, match=r"usearch has digest .* Copy the index folder"):
+            SatelliteIndex.open(root)
+
+
+def test_embeddings_altered_after_an_opening_are_refused_at_the_next(
+    tmp_path: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.verified_files.STAMPED_FROM_BYTES", 0)
+    root = Path(shutil.copytree(index_dir, tmp_path / "index"))
+    SatelliteIndex.open(root).close()
+    data = bytearray((root / "embeddings.npy").read_bytes())
+    data[-1] ^= 1
+    (root / "embeddings.npy").write_bytes(bytes(data))
+    for verify in (False, True):
+        with pytest.raises(IndexFolderError, match=r"embeddings\.npy has digest"):
+            SatelliteIndex.open(root, verify=verify)
+
+
+def test_full_verification_does_not_believe_stamps(
+    tmp_path: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that rots: other bytes under the same identity."""
+    root = Path(shutil.copytree(index_dir, tmp_path / "index"))
+    monkeypatch.setattr("edge_runtime.verified_files.STAMPED_FROM_BYTES", 0)
+    monkeypatch.setattr("edge_runtime.verified_files._identity", lambda _path: [0, 0, 0, 0, 0])
+    SatelliteIndex.open(root).close()
+    data = bytearray((root / "embeddings.npy").read_bytes())
+    data[-1] ^= 1
+    (root / "embeddings.npy").write_bytes(bytes(data))
+    SatelliteIndex.open(root).close()
+    with pytest.raises(IndexFolderError, match=r"embeddings\.npy has digest"):
+        SatelliteIndex.open(root, verify=True)
+
+
+def test_a_graph_over_other_vectors_is_refused(tmp_path: Path, index_dir: Path) -> None:
+    fewer = with_graph(index_dir, tmp_path / "fewer", add=lambda v: v[:-1].astype(np.float16))
+    with pytest.raises(IndexFolderError, match=r"is a graph over \(\d+, 12, 'F16'\); expected"):
+        SatelliteIndex.open(fewer)
+    shorter = with_graph(index_dir, tmp_path / "short", add=lambda v: v[:, :-1].astype(np.float16))
+    with pytest.raises(IndexFolderError, match=r"is a graph over .* vectors of 12 numbers as I8"):
+        SatelliteIndex.open(shorter)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"usearch" + b"\0" * 100])
+def test_a_sealed_graph_that_is_none_is_refused(
+    tmp_path: Path, index_dir: Path, content: bytes
+) -> None:
+    """Sound by its digest, so usearch is asked; it refuses what does not begin as a graph."""
+
+    class Written:
+        @staticmethod
+        def save(path: str) -> None:
+            Path(path).write_bytes(content)
+
+    meta = {"search": asdict(SearchPlan(kind="graph", expansion=64))}
+    root = resealed(index_dir, tmp_path / "index", meta=meta, graph=Written)
+    with pytest.raises(
+        IndexFolderError, match=r"vectors\.usearch (cannot be opened as|is) a graph"
+    ):
+        SatelliteIndex.open(root)
+
+
+def test_an_index_that_should_have_a_graph_and_has_none_is_refused(
+    tmp_path: Path, index_dir: Path
+) -> None:
+    meta = json.loads((index_dir / "manifest.json").read_text())["meta"]
+    meta["search"] = asdict(SearchPlan(kind="graph", expansion=64))
+    with writing_artefact(tmp_path / "index", "index", meta) as folder:
+        for path in index_dir.iterdir():
+            if path.name in ("tiles.npy", "embeddings.npy", "centre.npy", "imagery.mbtiles"):
+                shutil.copy(path, folder / path.name)
+    with pytest.raises(IndexFolderError, match=r"does not list vectors\.usearch"):
+        SatelliteIndex.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("search", "match"),
+    [
+        pytest.param({"kind": "tree"}, "expected one of", id="unknown kind"),
+        pytest.param({"depth": 3}, "another version", id="unknown name"),
+        pytest.param({"dtype": "i8"}, "expected .*int8.*export index", id="another type"),
+    ],
+)
+def test_an_unknown_plan_of_search_is_refused(
+    tmp_path: Path, index_dir: Path, search: Any, match: str
+) -> None:
+    root = resealed(index_dir, tmp_path / "index", meta={"search": search})
+    with pytest.raises(IndexFolderError, match=match):
+        SatelliteIndex.open(root)
+
+
+def test_an_empty_index_is_refused(tmp_path: Path, index_dir: Path) -> None:
+    tiles, vectors = (np.load(index_dir / f"{name}.npy")[:0] for name in ("tiles", "embeddings"))
+    meta = {"levels": [asdict(TileLevel(size_m=80.0, stride_m=25.0))]}
+    root = resealed(index_dir, tmp_path / "index", meta=meta, tiles=tiles, embeddings=vectors)
+    with pytest.raises(IndexFolderError, match=r"parts of different length.*\(0,\)"):
+        SatelliteIndex.open(root)
+
+
+def test_a_tile_that_is_nowhere_is_refused(tmp_path: Path, index_dir: Path) -> None:
+    tiles = np.load(index_dir / "tiles.npy")
+    tiles["lat_deg"][3] = np.inf
+    root = resealed(index_dir, tmp_path / "index", tiles=tiles)
+    with pytest.raises(IndexFolderError, match=r"position is not finite.*export index"):
+        SatelliteIndex.open(root)
+
+
 def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, index_dir: Path) -> None:
     root = Path(shutil.copytree(index_dir, tmp_path / "index"))
     vectors = root / "vectors.usearch"
@@ -261,20 +540,6 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, index_dir: Path)
     vectors.unlink()
     with pytest.raises(IndexFolderError, match=r"vectors\.usearch cannot be read"):
         SatelliteIndex.open(root)
-
-
-def resealed(root: Path, out: Path, **replaced: Any) -> Path:
-    """A sealed index folder with some arrays replaced: sound bytes, unsound content."""
-    from edge_runtime.artefact import writing_artefact
-
-    meta = json.loads((root / "manifest.json").read_text())["meta"]
-    with writing_artefact(out, "index", meta | replaced.pop("meta", {})) as folder:
-        for path in root.iterdir():
-            if path.name != "manifest.json":
-                shutil.copy(path, folder / path.name)
-        for name, array in replaced.items():
-            np.save(folder / f"{name}.npy", array)
-    return out
 
 
 def test_parts_of_different_length_are_refused(tmp_path: Path, index_dir: Path) -> None:

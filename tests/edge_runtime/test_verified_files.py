@@ -10,7 +10,8 @@ from edge_runtime.verified_files import STAMPS, open_stamped
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(verified_files, "STAMPED_FROM_BYTES", 600)
     with writing_artefact(tmp_path / "index", "index", {}) as folder:
         (folder / "crashes").write_bytes(b"graph" * 100)
         (folder / "large").write_bytes(b"vectors" * 100)
@@ -42,6 +43,16 @@ def test_large_files_are_hashed_once_and_dangerous_ones_always(
     opened(root)
     opened(root)
     assert sorted(hashed) == ["crashes", "crashes", "crashes", "large"]
+
+
+def test_small_files_are_always_hashed_and_leave_nothing(
+    root: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified_files, "STAMPED_FROM_BYTES", 701)
+    opened(root)
+    opened(root)
+    assert sorted(hashed) == ["crashes", "crashes", "large", "large"]
+    assert not (root / STAMPS).exists()
 
 
 @pytest.mark.parametrize("name", ["crashes", "large"])
