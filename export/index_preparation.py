@@ -50,9 +50,15 @@ class BuildOptions:
     """Rows of a part, about."""
 
     def __post_init__(self) -> None:
-        """Refuse shards that are none."""
+        """Refuse shards that are none, and one that would undo the others."""
         if self.shard is not None and not 1 <= self.shard.number <= self.shard.of:
             msg = f"shard is {self.shard.number}/{self.shard.of}; expected 1/N to N/N"
+            raise InputError(msg)
+        if self.shard is not None and self.restart:
+            msg = (
+                "--restart was given to a shard, and would remove what others embed; begin again "
+                "with --restart --dry-run, then start the shards"
+            )
             raise InputError(msg)
 
 
