@@ -35,8 +35,8 @@ FAR_TILES = 1.5
 """Tiles whose centres are this many tile sizes apart share no ground (the diagonal is 1.41)."""
 MOST_PAIRS = 2_000_000_000
 """Tiles scored times tiles compared with: a larger map is scored on a part of its tiles."""
-_DRAW_WORK = 20_000_000_000
-_DRAWS = (32, 512)
+_DRAW_WORK = 40_000_000_000
+_DRAWS = (64, 2048)
 _NOISE_TILES = 2048
 _QUERY_BLOCK = 128
 _TILE_BLOCK = 4096
@@ -115,7 +115,7 @@ def score_tiles(
         within_m: only tiles this near can be mistaken for it: what a position prior leaves; None
             for the whole map.
         likeness: cosine of a view with its own tile, in (0, 1].
-        draws: views of each tile; by default as many as is quick, 32 to 512.
+        draws: views of each tile, in pairs; by default as many as is quick, 64 to 2048.
         seed: of the views.
         progress: told the stage and the fraction done.
 
@@ -132,6 +132,7 @@ def score_tiles(
         raise InputError(msg)
     if draws is None:
         draws = round(np.clip(_DRAW_WORK / max(len(rows) * level.rows, 1), *_DRAWS))
+    draws += draws % 2
     job = _Job(index, level, rows, (far_m, reach_m), likeness, draws, seed)
     for done, first in enumerate(range(level.first_row, level.row_range.stop, _TILE_BLOCK), 1):
         job.compare_with(first, min(first + _TILE_BLOCK, level.row_range.stop))
@@ -165,19 +166,21 @@ class _Job:
         # Ground in general: tiles from all over the level.
         some = np.linspace(level.first_row, level.row_range.stop - 1, _NOISE_TILES)
         ground = index.unit_embeddings(np.unique(some.round().astype(np.int64)))
-        rng = np.random.default_rng(seed)
-        # New views for every block: errors of the draws average out over the map.
-        self._noise = [
-            rng.normal(0, len(ground) ** -0.5, (draws, len(ground))).astype(np.float32) @ ground
-            for _ in range(0, count, _QUERY_BLOCK)
-        ]
+        # The same draws for every place, each with its opposite: chances of different places are
+        # compared, and what both share cancels (correlation with the limit .95 instead of .90).
+        drawn = np.random.default_rng(seed).normal(
+            0, len(ground) ** -0.5, (draws // 2, len(ground))
+        )
+        rest = np.float32(self._other) * drawn.astype(np.float32) @ ground
+        self._rest = np.concatenate([rest, -rest])
 
     def compare_with(self, first: int, stop: int) -> None:
         tiles = self._index.tiles[first:stop]
         at = _ecef_m(tiles["lat_deg"], tiles["lon_deg"])
         embeddings = self._index.unit_embeddings(slice(first, stop))
-        for block, noise in enumerate(self._noise):
-            part = slice(block * _QUERY_BLOCK, (block + 1) * _QUERY_BLOCK)
+        views = np.asarray(self._rest @ embeddings.T, np.float32)
+        for begin in range(0, len(self._rows), _QUERY_BLOCK):
+            part = slice(begin, begin + _QUERY_BLOCK)
             apart_m = _apart_m(self._at[part], at)
             near = apart_m <= self._far_m
             similar = self._index.unit_embeddings(self._rows[part]) @ embeddings.T
@@ -187,7 +190,6 @@ class _Job:
             similar[near | (apart_m > self._reach_m)] = -np.inf
             self._see_look_alikes(part, similar, first)
             similar *= np.float32(self._likeness)
-            views = np.asarray(np.float32(self._other) * noise @ embeddings.T, np.float32)
             self._draw(
                 part, similar, views, (row.astype(np.int64), column.astype(np.int64)), of_near
             )
