@@ -44,6 +44,10 @@ _WORLD_M = 2 * math.pi * 6378137.0
 """Side of the EPSG:3857 square in its own metres."""
 _BLOCK_TILES = 32
 """Tiles warped at once, side by side: 8 MB of RGBA, whatever the size of the raster."""
+_BAND_TILES = 256
+"""Width of what is cut row by row: the raster's blocks under two rows of it fit GDAL's cache."""
+_CACHE_BYTES = 384 << 20
+"""Of GDAL's decoded blocks, which it would else keep in a twentieth of the machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ class Raster:
 @contextmanager
 def opened_raster(name: Path | str) -> Iterator[rasterio.DatasetReader]:
     """Open a raster without GDAL's warning that it has no place."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
         # What is missing is said in our own words, or given beside the file.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(name) as raster:
@@ -311,7 +315,7 @@ class RasterLayer:
         return range(math.floor(float(x0) * n), math.ceil(float(x1) * n)), rows
 
     def cut(self, area: CropArea | None, done: Callable[[int], None]) -> Iterator[CutTile]:
-        """Yield its visible tiles, row by row.
+        """Yield its visible tiles, row by row within bands.
 
         Raises:
             ImageryError: the raster is damaged.
@@ -336,11 +340,9 @@ class RasterLayer:
                 height=len(rows) * TILE_PX,
                 turn=turn,
             ) as read:
-                for y in rows:
-                    for start in range(part.start, part.stop, _BLOCK_TILES):
-                        block = range(start, min(start + _BLOCK_TILES, part.stop))
-                        yield from self._block(read, block, y, part, rows, area)
-                        done(len(block))
+                for y, block in _in_bands(part, rows):
+                    yield from self._block(read, block, y, part, rows, area)
+                    done(len(block))
 
     def _block(
         self,
@@ -360,3 +362,12 @@ class RasterLayer:
             tile = strip[:, k * TILE_PX : (k + 1) * TILE_PX]
             if tile[..., 3].any():
                 yield CutTile(x % n, y, np.ascontiguousarray(tile), None)
+
+
+def _in_bands(columns: range, rows: range) -> Iterator[tuple[int, range]]:
+    """Rows and columns of blocks of tiles, in an order that reads a raster's own blocks once."""
+    for band in range(columns.start, columns.stop, _BAND_TILES):
+        stop = min(band + _BAND_TILES, columns.stop)
+        for y in rows:
+            for start in range(band, stop, _BLOCK_TILES):
+                yield y, range(start, min(start + _BLOCK_TILES, stop))
