@@ -38,7 +38,6 @@ def write_mbtiles(
     out: Path,
     *,
     quality: int | None = None,
-    jpeg_quality: int | None = None,
     image_format: ImageFormat = "jpeg",
     crop: Path | None = None,
     crs: str | None = None,
@@ -56,7 +55,6 @@ def write_mbtiles(
         out: file to write; must not exist.
         quality: of the tiles' compression, 1 to 100. None is 90, and tiles that are map tiles of
             the same format already are kept as they are.
-        jpeg_quality: another name for `quality`.
         image_format: "jpeg" or "webp".
         crop: GeoJSON polygons in degrees; what lies outside is left out.
         crs: as in `open_sources`, like all that follow, for sources given as paths.
@@ -91,7 +89,7 @@ def write_mbtiles(
     return write_sources(
         found,
         out,
-        quality=quality if quality is not None else jpeg_quality,
+        quality=quality,
         image_format=image_format,
         area=area,
         progress=progress,

@@ -8,8 +8,9 @@ from edge_runtime.errors import ImageryError
 from edge_runtime.imagery import Bounds
 from edge_runtime.map_sources.corner_tables import corner_bounds, read_corner_table
 from edge_runtime.map_sources.pyramids import pyramid_source
+from edge_runtime.map_sources.raster_layers import RasterLayer
 from edge_runtime.map_sources.raster_provenance import raster_provenance
-from edge_runtime.map_sources.rasters import Raster, RasterLayer, find_raster, with_stretch
+from edge_runtime.map_sources.rasters import Raster, find_raster, with_stretch
 from edge_runtime.map_sources.source import (
     UNKNOWN,
     ImagerySource,
