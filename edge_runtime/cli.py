@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", type=Path, default=Path("fixes.jsonl"), help="log to write")
     run.add_argument("--backend", choices=_BACKENDS, default="auto", help="what runs the encoder")
+    run.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="which of the bundle's encoders; fp16 on GPUs and fp32 on CPUs by default",
+    )
     run.add_argument("--threads", type=int, help="CPU threads of the encoder; all by default")
     run.add_argument(
         "--start",
@@ -135,7 +140,15 @@ def _run(args: argparse.Namespace) -> int:
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,
     }
-    for name in ("start", "height_range_m", "deadline_ms", "rate_hz", "threads", "ignore"):
+    for name in (
+        "start",
+        "height_range_m",
+        "deadline_ms",
+        "rate_hz",
+        "threads",
+        "ignore",
+        "precision",
+    ):
         if getattr(args, name) is not None:
             options[name] = getattr(args, name)
     settings = RunSettings(

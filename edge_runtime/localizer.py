@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends.protocol import Backend, BackendName, open_backend
-from edge_runtime.bundle import Bundle
+from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix, Mode, Status
@@ -88,16 +88,26 @@ class Localizer:
         *,
         backend: BackendName = "auto",
         config: LocalizerConfig | None = None,
+        precision: Precision | None = None,
         threads: int | None = None,
     ) -> "Localizer":
         """Open and verify a bundle and its index, and prove the backend on the probes.
+
+        Args:
+            bundle: encoder folder.
+            index: satellite index folder made with it.
+            camera: that takes the frames.
+            backend: what runs the encoder.
+            config: of the search and refinement.
+            precision: which of the bundle's encoders; by default the backend's own choice.
+            threads: CPU threads of the encoder; by default all.
 
         Raises:
             SkyfixError: anything is missing, altered, or does not belong together.
         """
         opened = Bundle.open(Path(bundle))
         satellite_index = SatelliteIndex.open(Path(index), opened)
-        chosen = open_backend(opened, backend, threads=threads)
+        chosen = open_backend(opened, backend, precision=precision, threads=threads)
         return cls(opened, satellite_index, chosen, camera, config)
 
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:

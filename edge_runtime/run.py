@@ -134,6 +134,7 @@ def _opened(settings: RunSettings) -> tuple[FolderSource | VideoSource, Localize
     rate_hz = options.pop("rate_hz", None)
     ignore = frozenset(options.pop("ignore", []))
     threads = options.pop("threads", None)
+    precision = options.pop("precision", None)
     if threads is not None and threads < 1:
         msg = f"threads is {threads}; expected 1 or more, or none given for all cores"
         raise InputError(msg)
@@ -153,6 +154,7 @@ def _opened(settings: RunSettings) -> tuple[FolderSource | VideoSource, Localize
         camera,
         backend=_backend(settings.backend),
         config=config,
+        precision=precision,
         threads=threads,
     )
     try:

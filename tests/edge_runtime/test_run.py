@@ -83,6 +83,19 @@ def test_a_prior_in_the_settings_is_used(settings: RunSettings, tmp_path: Path, 
     assert next(read_log(tmp_path / "fixes.jsonl")).mode == "TRACK"
 
 
+def test_the_precision_that_is_asked_for_flies_or_nothing_does(
+    settings: RunSettings, tmp_path: Path
+) -> None:
+    options = {**settings.options, "precision": "fp32"}
+    run(replace(settings, options=options), tmp_path / "fixes.jsonl")
+    assert {fix.engine_id for fix in read_log(tmp_path / "fixes.jsonl")} == {
+        "CPUExecutionProvider/fp32"
+    }
+    options = {**settings.options, "precision": "int8"}
+    with pytest.raises(SkyfixError, match="no int8 encoder"):
+        run(replace(settings, options=options), tmp_path / "other.jsonl")
+
+
 def test_photographs_without_telemetry_are_counted(own_flight: RunSettings, tmp_path: Path) -> None:
     table = Path(own_flight.telemetry)
     table.write_text("\n".join(table.read_text().splitlines()[:3]) + "\n")
