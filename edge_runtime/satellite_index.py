@@ -9,13 +9,13 @@ and the manifest says.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_runtime.artefact import Manifest, open_artefact
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError, InputError
+from edge_runtime.graph_file import open_graph
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.index_format import (
     CENTRE,
@@ -42,9 +42,6 @@ from edge_runtime.vector_search import (
     whole,
 )
 from edge_runtime.verified_files import open_stamped
-
-if TYPE_CHECKING:
-    from usearch.index import Index
 
 __all__ = [
     "Area",
@@ -291,35 +288,6 @@ class SatelliteIndex:
         if level is not None and not 0 <= level < len(self.levels):
             msg = f"level is {level}; the index has {len(self.levels)}, counted from 0"
             raise InputError(msg)
-
-
-def open_graph(path: Path, rows: int, size: int) -> "Index":
-    """Open a verified graph as a view of its file.
-
-    Args:
-        path: of the file; its digest must have been checked, altered bytes crash usearch.
-        rows: expected in it.
-        size: numbers in a vector.
-
-    Raises:
-        IndexFolderError: unreadable, or not a graph over so many int8 vectors of this size.
-    """
-    from usearch.index import Index
-
-    try:
-        graph = Index.restore(str(path), view=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        msg = f"{path} cannot be opened as a graph ({error}). {_MAKE_AGAIN}"
-        raise IndexFolderError(msg) from error
-    found = (len(graph), graph.ndim, graph.dtype.name) if graph is not None else None
-    if graph is None or found != (rows, size, "I8"):
-        msg = (
-            f"{path} is a graph over {found}; expected {rows} vectors of {size} numbers as I8. "
-            f"{_MAKE_AGAIN}"
-        )
-        raise IndexFolderError(msg)
-    graph.search(np.ones(size, np.int8), 1, threads=1)  # The first search makes its work space.
-    return graph
 
 
 def _without(block: RowBlock, unmarked: Callable[[I64], Mask]) -> RowBlock:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from usearch.index import Index
 
 from edge_runtime.errors import GateError, InputError
+from edge_runtime.graph_file import open_graph
 from edge_runtime.index_format import (
     CENTRE,
     EMBEDDINGS,
@@ -25,7 +26,6 @@ from edge_runtime.index_format import (
     TileLevel,
     VectorType,
 )
-from edge_runtime.satellite_index import open_graph
 from edge_runtime.vector_search import F32, I64, VectorSearch, centred, quantised, unit, whole
 
 Progress = Callable[[str, float], None]

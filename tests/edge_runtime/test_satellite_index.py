@@ -460,10 +460,10 @@ def test_full_verification_does_not_believe_stamps(
 
 def test_a_graph_over_other_vectors_is_refused(tmp_path: Path, index_dir: Path) -> None:
     fewer = with_graph(index_dir, tmp_path / "fewer", add=lambda v: v[:-1].astype(np.float16))
-    with pytest.raises(IndexFolderError, match=r"is a graph over \(\d+, 12, 'F16'\); expected"):
+    with pytest.raises(IndexFolderError, match=r"is not a graph over \d+ vectors of 12 numbers"):
         SatelliteIndex.open(fewer)
     shorter = with_graph(index_dir, tmp_path / "short", add=lambda v: v[:, :-1].astype(np.float16))
-    with pytest.raises(IndexFolderError, match=r"is a graph over .* vectors of 12 numbers as I8"):
+    with pytest.raises(IndexFolderError, match=r"is not a graph over \d+ vectors of 12 numbers"):
         SatelliteIndex.open(shorter)
 
 
@@ -471,7 +471,7 @@ def test_a_graph_over_other_vectors_is_refused(tmp_path: Path, index_dir: Path) 
 def test_a_sealed_graph_that_is_none_is_refused(
     tmp_path: Path, index_dir: Path, content: bytes
 ) -> None:
-    """Sound by its digest, so usearch is asked; it refuses what does not begin as a graph."""
+    """Sound by its digest; some versions of usearch crash on such a file."""
 
     class Written:
         @staticmethod
@@ -480,9 +480,7 @@ def test_a_sealed_graph_that_is_none_is_refused(
 
     meta = {"search": asdict(SearchPlan(kind="graph", expansion=64))}
     root = resealed(index_dir, tmp_path / "index", meta=meta, graph=Written)
-    with pytest.raises(
-        IndexFolderError, match=r"vectors\.usearch (cannot be opened as|is) a graph"
-    ):
+    with pytest.raises(IndexFolderError, match=r"vectors\.usearch is not a graph"):
         SatelliteIndex.open(root)
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from edge_runtime.errors import GateError, InputError
+from edge_runtime.graph_file import open_graph
 from edge_runtime.index_format import SearchPlan, TileLevel, search_from_json
-from edge_runtime.satellite_index import open_graph
 from edge_runtime.vector_search import VectorSearch, centred, unit, whole
 from export import index_vectors
 from export.index_vectors import recall_at, write_vectors
