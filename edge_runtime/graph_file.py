@@ -33,7 +33,10 @@ def open_graph(path: Path, rows: int, size: int) -> "Index":
         msg = f"{path} cannot be opened as a graph ({error}). Make it again: python -m export index"
         raise IndexFolderError(msg) from error
     if graph is None or (len(graph), graph.ndim, graph.dtype.name) != (rows, size, "I8"):
-        msg = f"{path} is not a graph over {rows} vectors of {size} numbers as int8. Make it again: python -m export index"
+        msg = (
+            f"{path} is not a graph over {rows} vectors of {size} numbers as int8. Make it again: "
+            "python -m export index"
+        )
         raise IndexFolderError(msg)
     graph.search(np.ones(size, np.int8), 1, threads=1)  # The first search makes its work space.
     return graph
