@@ -1,7 +1,12 @@
 """Fill the parts of a build: cut, embed in whole batches, write, and leave to others theirs."""
 
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +27,7 @@ BATCH = 16
 """Always whole batches, the last one filled up, so that a picture's embedding does not depend on
 what is embedded with it: kernels are chosen by the shape of the whole batch."""
 _POLL_S = 0.5
+_CUTTING_THREADS = 8
 
 
 def embed_parts(
@@ -46,9 +52,8 @@ def embed_parts(
     mine = range(0 if shard is None else shard.number - 1, len(parts), shard.of if shard else 1)
     # Parts that are there are read once: whether they are sound decides what is left to do.
     todo = [part for part in mine if parts.read(part) is None]
-    store = ImageryStore(prepared.folder.imagery)
-    try:
-        embed = Embedder(prepared, store, bundle.spec.width_px, backend.embed, kept)
+    with cutting(prepared, bundle.spec.width_px) as cut:
+        embed = Embedder(cut, prepared.plan["embedding_size"], backend.embed, kept)
         total, done = max(len(mine), 1), len(mine) - len(todo)
         progress("embedding", done / total)
         while todo:
@@ -67,12 +72,74 @@ def embed_parts(
             if left == todo:
                 time.sleep(_POLL_S)
             todo = left
-    finally:
-        store.close()
 
 
 def _within(progress: Progress, done: int, total: int) -> Callable[[float], None]:
     return lambda share: progress("embedding", (done + share) / total)
+
+
+Cut = Callable[[Sequence[int]], Generator[list[Picture], None, None]]
+"""Places to the pictures of each, in order; no pictures where a place is left out."""
+
+
+def cutting_threads() -> int:
+    """Threads that cut pictures."""
+    return min(os.cpu_count() or 1, _CUTTING_THREADS)
+
+
+@contextmanager
+def cutting(prepared: Prepared, size_px: int) -> Iterator[Cut]:
+    """Cut pictures on several threads ahead of the encoder: on a GPU cutting takes longer.
+
+    Args:
+        prepared: imagery and places.
+        size_px: side of a picture.
+
+    Yields:
+        What cuts. Pictures of the places it is given are held until they are taken: 250 MB for
+        a part of the usual size at 384 px.
+    """
+    places, options = prepared.places, prepared.options
+    threads = cutting_threads()
+    own = threading.local()
+    all_here = threading.Barrier(threads)
+
+    def pictures(place: int) -> list[Picture]:
+        if not hasattr(own, "store"):
+            own.store = ImageryStore(prepared.folder.imagery)
+        return list(
+            pictures_of_tile(
+                own.store,
+                float(places.lat_deg[place]),
+                float(places.lon_deg[place]),
+                size_m=options.sizes[places.level_of(place)].size_m,
+                size_px=size_px,
+                headings_deg=options.headings_deg,
+                leave_out=options.leave_out,
+            )
+        )
+
+    def close() -> None:
+        all_here.wait()  # So that every thread has one of these.
+        if hasattr(own, "store"):
+            own.store.close()
+
+    def cut(wanted: Sequence[int]) -> Generator[list[Picture], None, None]:
+        ahead = deque(pool.submit(pictures, place) for place in wanted)
+        try:
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="cutting") as pool:
+        try:
+            yield cut
+        finally:
+            # SQLite wants a connection closed by the thread that opened it.
+            for _ in range(threads):
+                pool.submit(close)
 
 
 class Embedder:
@@ -80,18 +147,14 @@ class Embedder:
 
     def __init__(
         self,
-        prepared: Prepared,
-        store: ImageryStore,
-        size_px: int,
+        cut: Cut,
+        embedding_size: int,
         embed: Callable[[U8], npt.NDArray[np.float32]],
         kept: KeptEmbeddings | None,
     ) -> None:
-        """Cut from a store, embed by a function unless the embedding was kept."""
-        self._prepared, self._store, self._size_px = prepared, store, size_px
-        self._embed, self._kept = embed, kept
-        self._dtype = part_dtype(prepared.plan["embedding_size"])
-        self.embedded = 0
-        """Pictures that went through the encoder."""
+        """Cut by one function, embed by another unless the embedding was kept."""
+        self._cut, self._embed, self._kept = cut, embed, kept
+        self._dtype = part_dtype(embedding_size)
 
     def rows(
         self, places: Sequence[int], report: Callable[[float], None] = lambda _share: None
@@ -99,35 +162,23 @@ class Embedder:
         """Rows of every picture of these places that is not left out, in order."""
         rows: list[npt.NDArray[np.void]] = []
         waiting: list[tuple[int, U8]] = []
-        for n, place in enumerate(places):
-            for picture in self.pictures(place):
-                row = np.zeros((), self._dtype)
-                row["place"], row["heading_deg"] = place, picture.heading_deg
-                row["marks"], row["digest"] = picture.marks, picture.digest
-                known = None if self._kept is None else self._kept.of(picture.digest)
-                if known is None:
-                    waiting.append((len(rows), picture.image))
-                else:
-                    row["embedding"] = known
-                rows.append(row)
-                if len(waiting) == BATCH:
-                    self._fill(rows, waiting)
-            report((n + 1) / len(places))
+        with closing(self._cut(places)) as cut:
+            for n, (place, pictures) in enumerate(zip(places, cut, strict=True)):
+                for picture in pictures:
+                    row = np.zeros((), self._dtype)
+                    row["place"], row["heading_deg"] = place, picture.heading_deg
+                    row["marks"], row["digest"] = picture.marks, picture.digest
+                    known = None if self._kept is None else self._kept.of(picture.digest)
+                    if known is None:
+                        waiting.append((len(rows), picture.image))
+                    else:
+                        row["embedding"] = known
+                    rows.append(row)
+                    if len(waiting) == BATCH:
+                        self._fill(rows, waiting)
+                report((n + 1) / len(places))
         self._fill(rows, waiting)
         return np.array(rows, self._dtype)
-
-    def pictures(self, place: int) -> Iterator[Picture]:
-        """The pictures of one place; none where it is left out."""
-        places, options = self._prepared.places, self._prepared.options
-        return pictures_of_tile(
-            self._store,
-            float(places.lat_deg[place]),
-            float(places.lon_deg[place]),
-            size_m=options.sizes[places.level_of(place)].size_m,
-            size_px=self._size_px,
-            headings_deg=options.headings_deg,
-            leave_out=options.leave_out,
-        )
 
     def _fill(self, rows: list[npt.NDArray[np.void]], waiting: list[tuple[int, U8]]) -> None:
         if not waiting:
@@ -137,5 +188,4 @@ class Embedder:
         embeddings = self._embed(np.stack(images))
         for (row, _), embedding in zip(waiting, embeddings, strict=False):
             rows[row]["embedding"] = embedding
-        self.embedded += len(waiting)
         waiting.clear()

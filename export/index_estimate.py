@@ -14,7 +14,7 @@ from edge_runtime.imagery import ImageryStore
 from edge_runtime.index_format import TILE_DTYPE
 from edge_runtime.satellite_imagery import Progress
 from export.index_assembly import SearchOptions
-from export.index_embedding import BATCH
+from export.index_embedding import BATCH, cutting_threads
 from export.index_folder import BuildFolder, build_folder_of
 from export.index_pictures import pictures_of_tile
 from export.index_plan import PlanOptions
@@ -155,7 +155,8 @@ def estimate(
     tiles_of = np.round(tiles_of * options.headings).astype(int)
     tiles = int(tiles_of.sum())
     embed_s = _embedding_s(backend, batch)
-    seconds = count * cut_s + tiles * embed_s
+    # A build cuts ahead while it embeds; on a CPU both want the same cores, so they are added.
+    seconds = count * cut_s / cutting_threads() + tiles * embed_s
     smallest = options.sizes[0]
     return Estimate(
         places=count,
