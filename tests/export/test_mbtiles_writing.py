@@ -89,6 +89,20 @@ def test_coarse_imagery_is_not_blown_up_around_a_fine_patch(
         assert store.gsd_at_m(10.0, 8.3) is None
 
 
+@pytest.mark.parametrize("finer_first", [True, False])
+def test_of_two_sources_at_one_zoom_the_finer_is_seen(
+    finer_first: bool, make_raster: MakeRaster, tmp_path: Path
+) -> None:
+    coarse = make_raster(tmp_path / "coarse.tif", plain(200, 20, 20), gsd_m=0.6).path
+    fine = make_raster(tmp_path / "fine.tif", plain(20, 200, 20), gsd_m=0.4).path
+    sources = open_sources([fine, coarse] if finer_first else [coarse, fine])
+    assert sources[0].layers[0].zoom == sources[1].layers[0].zoom
+    write_mbtiles(sources, tmp_path / "m.mbtiles")
+    with opened(tmp_path / "m.mbtiles") as store:
+        patch = store.patch(47.5, 8.3, size_m=100, size_px=50)
+    assert patch.image.mean(axis=(0, 1)) == pytest.approx([20, 200, 20], abs=6)
+
+
 def test_there_is_no_seam_where_fine_imagery_meets_coarse(
     make_raster: MakeRaster, tmp_path: Path
 ) -> None:
