@@ -10,7 +10,7 @@ import numpy as np
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import IndexFolderError
 from edge_runtime.index_format import MARK_FEATURELESS, MARK_PARTIAL
-from edge_runtime.map_coverage import Coverage, coverage
+from edge_runtime.map_coverage import Coverage, coverage, resolution_shares
 from edge_runtime.satellite_index import SatelliteIndex
 
 Verdict = Literal["good", "note", "bad"]
@@ -119,6 +119,9 @@ def _check(index: SatelliteIndex, bundle: Bundle | None) -> IndexCheck:
             for h in ground.holes
         ],
         "gsd_m": round(gsd_m, 4),
+        "resolution": [
+            {"gsd_m": gsd, "share": round(share, 6)} for gsd, share in _resolution_shares(index)
+        ],
         "south_deg": bounds.south_deg,
         "west_deg": bounds.west_deg,
         "north_deg": bounds.north_deg,
@@ -184,6 +187,9 @@ def _resolution(index: SatelliteIndex, gsd_m: float) -> tuple[IndexFinding, ...]
     detail = f"{gsd_m:.3f} m/px, {across:.0f} px across a tile of {index.level.size_m:g} m"
     if len(sources) > 1:
         detail += "; sources " + ", ".join(f"{s['name']} {s['gsd_m']:g} m/px" for s in sources)
+    shares = _resolution_shares(index)
+    if len(shares) > 1:
+        detail += "; " + ", ".join(f"{gsd:g} m/px on {share:.0%}" for gsd, share in shares)
     blurred = index.level.size_m / coarsest < _GONE_BLURRED_PX
     return (
         IndexFinding(
@@ -196,6 +202,11 @@ def _resolution(index: SatelliteIndex, gsd_m: float) -> tuple[IndexFinding, ...]
             else "",
         ),
     )
+
+
+def _resolution_shares(index: SatelliteIndex) -> tuple[tuple[float, float], ...]:
+    sources = index.manifest.meta.get("sources", [])
+    return resolution_shares(index.tiles[: index.level.rows], sources)
 
 
 def _sources(index: SatelliteIndex) -> tuple[IndexFinding, ...]:

@@ -1,7 +1,8 @@
 """How much ground the tiles of an index cover, and the holes in it."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -94,6 +95,35 @@ def coverage(tiles: np.ndarray, level: TileLevel) -> Coverage:
         holes=tuple(holes),
         cell_m=cell,
     )
+
+
+def resolution_shares(
+    tiles: np.ndarray, sources: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[float, float], ...]:
+    """How much of the ground the sources show how finely: of two over one place the finer.
+
+    By the boxes of the sources: where one has holes, a coarser one may be what is there.
+
+    Args:
+        tiles: (T,) TILE_DTYPE.
+        sources: of the manifest; those with `gsd_m` and `bounds` (west, south, east, north, in
+            degrees) count.
+
+    Returns:
+        Metres per pixel and the share of tiles centred in such imagery, finest first; empty where
+        no source says where it lies.
+    """
+    known = [s for s in sources if "gsd_m" in s and len(s.get("bounds") or ()) == 4]
+    lat, lon = tiles["lat_deg"], tiles["lon_deg"]
+    left = np.ones(len(tiles), np.bool_)
+    shares: dict[float, float] = {}
+    for source in sorted(known, key=lambda s: float(s["gsd_m"])):
+        west, south, east, north = (float(v) for v in source["bounds"])
+        inside = left & (lat >= south) & (lat <= north) & ((lon - west) % 360.0 <= east - west)
+        gsd_m = float(source["gsd_m"])
+        shares[gsd_m] = shares.get(gsd_m, 0.0) + float(inside.mean())
+        left &= ~inside
+    return tuple((gsd_m, share) for gsd_m, share in shares.items() if share > 0)
 
 
 def _deepest(inside: np.ndarray) -> tuple[int, int]:

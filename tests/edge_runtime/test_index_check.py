@@ -175,3 +175,19 @@ def test_marks_are_counted(remake: Remake, index_dir: Path) -> None:
         {"featureless": share, "partial": share}, abs=1e-5
     )
     assert of(check, "marks")[0].verdict == "note"
+
+
+def test_resolution_is_told_by_area_where_sources_say_where_they_lie(
+    remake: Remake, index_dir: Path
+) -> None:
+    tiles = np.load(index_dir / TILES)
+    middle = float(np.median(tiles["lon_deg"]))
+    sources = [
+        {"name": "a", "gsd_m": 0.6, "bounds": [8.0, 47.0, 9.0, 48.0]},
+        {"name": "b", "gsd_m": 0.2, "bounds": [middle, 47.0, 9.0, 48.0]},
+    ]
+    check = check_index(remake({"sources": sources}))
+    east = float(np.mean(tiles["lon_deg"] >= middle))
+    assert [r["gsd_m"] for r in check.values["resolution"]] == [0.2, 0.6]
+    assert [r["share"] for r in check.values["resolution"]] == pytest.approx([east, 1 - east])
+    assert f"0.2 m/px on {east:.0%}" in of(check, "resolution")[0].detail

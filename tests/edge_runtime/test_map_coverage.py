@@ -5,7 +5,7 @@ import pytest
 
 from edge_runtime.geodesy import haversine_m, move_lat_lon
 from edge_runtime.index_format import TILE_DTYPE, TileLevel
-from edge_runtime.map_coverage import coverage
+from edge_runtime.map_coverage import coverage, resolution_shares
 
 LEVEL = TileLevel(size_m=100.0, stride_m=50.0)
 
@@ -82,3 +82,18 @@ def test_a_country_is_measured_on_a_grid_that_fits_in_memory() -> None:
     found = coverage(grid(40, 5_000, stride_m=100.0), wide)
     assert found.covered_m2 == pytest.approx(4_000.0 * 500_000, rel=0.02)
     assert found.cell_m == pytest.approx(500_000 / 4096, rel=0.001)
+
+
+def test_the_finest_source_over_a_place_counts_also_across_the_antimeridian() -> None:
+    # Columns at 179.995, 179.997 … 180.013 degrees, as an index writes them.
+    tiles = np.zeros(10, TILE_DTYPE)
+    tiles["lon_deg"] = (179.995 + 0.002 * np.arange(10) + 180) % 360 - 180
+    sources = [
+        {"name": "all", "gsd_m": 0.5, "bounds": [179.99, -1, 180.02, 1]},
+        {"name": "west", "gsd_m": 0.1, "bounds": [179.99, -1, 180.0, 1]},
+        {"name": "coarse", "gsd_m": 10.0, "bounds": [-180.0, -1, 180.0, 1]},
+        {"name": "placeless", "gsd_m": 0.01},
+    ]
+    found = resolution_shares(tiles, sources)
+    assert np.array(found) == pytest.approx(np.array([(0.1, 0.3), (0.5, 0.7)]))
+    assert resolution_shares(tiles, sources[3:]) == ()
