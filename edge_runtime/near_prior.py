@@ -25,7 +25,7 @@ from edge_runtime.geodesy import (
 from edge_runtime.index_format import TileLevel
 from edge_runtime.vector_search import BLOCK_ROWS, I64, Mask, RowBlock
 
-_FINE_ROWS = 64
+_FINE_ROWS = 32
 _COARSE_BOXES = 64
 """Fine boxes in a coarse one."""
 _JOINED_ROWS = 16
