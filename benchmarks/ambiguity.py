@@ -1,6 +1,6 @@
 """Does the ambiguity of a place say whether retrieval errs there?
 
-`python -m benchmarks.ambiguity --bundle B --index I`, and for a flight `--photos P --telemetry T
+`python -m benchmarks ambiguity --bundle B --index I`, and for a flight `--photos P --telemetry T
 --camera C --truth R`, scores a map without any photograph, then looks up views whose place is
 known: simulated ones of the map's own imagery, and the flight's photographs. Per set: the share
 whose most similar tile lies elsewhere, the chance that was expected of their places, and the area
@@ -9,11 +9,8 @@ interval, which takes views as independent.
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +20,11 @@ from benchmarks.rows import Provenance, provenance
 from edge_runtime.backends.protocol import Backend, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.camera import Camera
-from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import ground_view, view_hypotheses
 from edge_runtime.index_gate import Places, embed_queries, place_queries
-from edge_runtime.map_ambiguity import LIKENESS, default_far_m, score_tiles
+from edge_runtime.map_ambiguity import default_far_m, score_tiles
 from edge_runtime.satellite_index import SatelliteIndex, centred
 from edge_runtime.source import open_source
 from edge_runtime.state import read_telemetry_csv
@@ -179,39 +175,26 @@ def ambiguity_row(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """One JSON row for every set of views and likeness."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ambiguity", description=__doc__, formatter_class=HelpFormatter
-    )
-    parser.add_argument("--bundle", type=Path, required=True, help="encoder folder")
-    parser.add_argument("--index", type=Path, required=True, help="satellite index folder")
-    parser.add_argument("--views", type=int, default=1000, help="simulated views")
-    parser.add_argument(
-        "--likeness", type=float, nargs="+", default=[LIKENESS], help="of the scores"
-    )
-    for name in ("photos", "telemetry", "camera", "truth"):
-        parser.add_argument(f"--{name}", type=Path, help="of a flight, all four or none")
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> Iterator[AmbiguityRow]:
+    """Rows as they are measured.
 
-    def run() -> None:
-        given = [args.photos, args.telemetry, args.camera, args.truth]
-        if any(given) and not all(given):
-            msg = "a flight needs all of --photos, --telemetry, --camera and --truth"
-            raise InputError(msg)
-        bundle = Bundle.open(args.bundle)
-        index = SatelliteIndex.open(args.index, bundle)
-        backend = open_backend(bundle, "ort-cpu", threads=1)
-        sets = {"simulated": simulated_views(index, bundle, backend, args.views)}
-        if all(given):
-            sets[str(args.photos)] = photographs(index, bundle, backend, args)
-        for name, views in sets.items():
-            for likeness in args.likeness:
-                row = ambiguity_row(index, bundle, name, views, likeness=likeness)
-                sys.stdout.write(json.dumps(asdict(row)) + "\n")
+    Args:
+        args: bundle, index, views, likeness (several), and of a flight photos, telemetry, camera
+            and truth: all four or none.
 
-    return run_command("benchmarks.ambiguity", run, stopped="stopped")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        InputError: a flight is given in part.
+    """
+    given = [args.photos, args.telemetry, args.camera, args.truth]
+    if any(given) and not all(given):
+        msg = "a flight needs all of --photos, --telemetry, --camera and --truth"
+        raise InputError(msg)
+    bundle = Bundle.open(args.bundle)
+    index = SatelliteIndex.open(args.index, bundle)
+    backend = open_backend(bundle, "ort-cpu", threads=1)
+    sets = {"simulated": simulated_views(index, bundle, backend, args.views)}
+    if all(given):
+        sets[str(args.photos)] = photographs(index, bundle, backend, args)
+    for name, views in sets.items():
+        for likeness in args.likeness:
+            yield ambiguity_row(index, bundle, name, views, likeness=likeness)

@@ -15,10 +15,12 @@ from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.errors import InputError
 from edge_runtime.index_format import VectorType
+from edge_runtime.map_ambiguity import LIKENESS
 
 COMMANDS = (
     "ablation",
     "accuracy",
+    "ambiguity",
     "evidence",
     "latency",
     "loading",
@@ -121,6 +123,17 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--size-px", nargs="+", type=int, default=[224, 384], help="sides")
     parity.add_argument("--pictures", type=int, default=12, help="compared, and calibrated on")
     _add_output(parity)
+
+    ambiguity = _add(add, commands.ambiguity, "does a map's ambiguity say where retrieval errs?")
+    ambiguity.add_argument("--bundle", type=Path, required=True, help="encoder folder")
+    ambiguity.add_argument("--index", type=Path, required=True, help="satellite index folder")
+    ambiguity.add_argument("--views", type=int, default=1000, help="simulated views")
+    ambiguity.add_argument(
+        "--likeness", type=float, nargs="+", default=[LIKENESS], help="of the scores"
+    )
+    for name in ("photos", "telemetry", "camera", "truth"):
+        ambiguity.add_argument(f"--{name}", type=Path, help="of a flight, all four or none")
+    _add_output(ambiguity)
 
     search = _add(add, commands.search, "search of an index beside faiss and NumPy, on one core")
     search.add_argument("--tiles", type=int, default=100_000, help="of a simulated map")

@@ -187,6 +187,23 @@ def search(args: argparse.Namespace) -> None:
         print_search(rows)
 
 
+def ambiguity(args: argparse.Namespace) -> None:
+    """`python -m benchmarks ambiguity`."""
+    from benchmarks.ambiguity import run
+
+    for row in run(args):
+        _emit(args, [row])
+        if not args.json:
+            area = "-"
+            if row.auc_chance is not None:
+                area = "{:.2f} ({:.2f} to {:.2f})".format(*row.auc_chance)
+            print(
+                f"{row.views_of}, likeness {row.likeness:g}: {row.wrong} of {row.views} views "
+                f"taken for another place, {row.expected_wrong:.0%} expected; area under the "
+                f"curve of the chance {area}"
+            )
+
+
 def loading(args: argparse.Namespace) -> None:
     """`python -m benchmarks loading`."""
     from benchmarks.loading import loading_rows

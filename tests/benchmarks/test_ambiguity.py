@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.ambiguity import ambiguity_row, area_under_curve, main, with_interval
+from benchmarks.ambiguity import ambiguity_row, area_under_curve, with_interval
+from benchmarks.cli import main
 from edge_runtime.bundle import Bundle
 from edge_runtime.geodesy import move_lat_lon
 from edge_runtime.index_format import TILE_DTYPE, TileLevel
@@ -92,5 +93,5 @@ def test_a_view_that_looks_like_a_tile_elsewhere_is_wrong() -> None:
 
 
 def test_a_flight_is_given_whole_or_not_at_all(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--bundle", "b", "--index", "i", "--photos", "p"]) == 2
+    assert main(["ambiguity", "--bundle", "b", "--index", "i", "--photos", "p"]) == 2
     assert "a flight needs all of --photos, --telemetry" in capfd.readouterr().err
