@@ -35,7 +35,7 @@ EXACT_NUMBERS = 20_000 * 1024
 """Rows times dimensions up to which `auto` searches the whole map exactly (docs/search.md)."""
 CONNECTIVITY = 16
 EXPANSION_ADD = 128
-EXPANSIONS = (64, 128, 256, 512, 1024)
+EXPANSIONS = (64, 128, 256, 512, 1024, 2048, 4096)
 """Tried in this order until the recall holds."""
 RECALL_QUERIES = 256
 _NOISE_OF_QUERIES = 1.0
