@@ -230,7 +230,7 @@ def _artefacts(bundle_root: Path | None, index_root: Path | None) -> Iterator[Fi
     if index_root is None:
         return
     try:
-        index = SatelliteIndex.open(index_root, bundle)
+        index = SatelliteIndex.open(index_root, bundle, verify=True)
     except SkyfixError as error:
         yield Finding(what="index", verdict="broken", detail=str(error), needed=True)
         return
