@@ -142,6 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--radius-m", type=float, default=2000.0, help="of the circle of a prior")
     search.add_argument("--queries", type=int, default=1, help="in a call")
     search.add_argument("--calls", type=int, default=1000, help="timed per task")
+    search.add_argument(
+        "--contender",
+        nargs="+",
+        choices=("skyfix", "faiss flat", "faiss hnsw", "numpy"),
+        default=("skyfix", "faiss flat", "faiss hnsw", "numpy"),
+        help="whom to measure; faiss is left out where it is not installed",
+    )
     search.add_argument("--work", type=Path, help="folder for files; a temporary one by default")
     _add_output(search)
 

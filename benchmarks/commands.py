@@ -179,6 +179,7 @@ def search(args: argparse.Namespace) -> None:
         radius_m=args.radius_m,
         batch=args.queries,
         calls=args.calls,
+        contenders=tuple(args.contender),
         folder=args.work,
         said=lambda line: print(line, file=sys.stderr, flush=True),
     )
