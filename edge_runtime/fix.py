@@ -61,6 +61,13 @@ class Fix:
     deadline_missed: bool = False
     shed: tuple[str, ...] = ()
     """What was left out to keep the deadline."""
+    windows: int = 0
+    """Windows of imagery that were looked at; replays look at as many."""
+    dropped: int = 0
+    """Frames the source threw away before this one because a newer one had come."""
+    events: tuple[str, ...] = ()
+    """What happened since the record before: a camera that was reopened, telemetry that stopped, an
+    output that is gone. One line each."""
     reset_counter: int = 0
     """Grows each time the position jumps to a new track."""
     bundle_id: str = ""
@@ -68,6 +75,8 @@ class Fix:
     engine_id: str = ""
     """What embedded: backend, provider and precision."""
     backend: str = ""
+    fallback: str = ""
+    """Why a faster backend does not run; empty where the best one does."""
 
     def to_json(self) -> str:
         """One line of JSON; values that are not finite become null."""
@@ -84,7 +93,8 @@ def fix_from_json(line: str) -> Fix:
     """
     try:
         value = json.loads(line)
-        value["shed"] = tuple(value["shed"])
+        for name in ("shed", "events"):
+            value[name] = tuple(value[name])
         if odd := set(value) ^ {f.name for f in fields(Fix)}:
             raise KeyError(sorted(odd))
         for name, known in (("status", get_args(Status)), ("mode", get_args(Mode))):

@@ -1,0 +1,1 @@
+"""Where fixes go besides the log: map files, serial and network peers, recordings."""

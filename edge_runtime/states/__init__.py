@@ -1,0 +1,1 @@
+"""What else is known at an exposure: autopilot, logs, subtitles; `opening.open_states` by URI."""
