@@ -396,7 +396,7 @@ def test_of_what_does_not_fit_in_memory_the_newest_is_kept_and_the_rest_counted(
         disk.failure = errno.ENOSPC
         for seq in range(2, 10):
             flight_log.write(fix(seq))
-        told(flight_log, "oldest are lost")
+        told(flight_log, "oldest are lost", "cannot be written")
         disk.failure = None
         assert flight_log.flush()
         assert "5 records lost" in told(flight_log, "written again")
