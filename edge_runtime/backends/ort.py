@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU, on CUDA, or through its TensorRT provider."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edge_runtime.backends.protocol import BackendInfo, require_images
+from edge_runtime.backends.protocol import BackendInfo, require_images, usable_cores
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.cuda_device import cuda_device_count
 from edge_runtime.errors import BackendError
@@ -81,7 +80,7 @@ class OrtBackend:
             bundle: an opened bundle.
             device: what is to run it.
             precision: which ONNX file.
-            threads: CPU threads; by default all of this machine's.
+            threads: CPU threads; by default one for each core this process may use.
             options: of the provider.
             max_batch: larger batches are cut into such; None for no limit.
             engine: to be shown in `info`.
@@ -105,7 +104,10 @@ class OrtBackend:
             raise BackendError(msg)
         session_options = onnxruntime.SessionOptions()
         session_options.log_severity_level = 3
-        session_options.intra_op_num_threads = threads or os.cpu_count() or 1
+        session_options.intra_op_num_threads = threads or usable_cores()
+        # Waiting threads that spin keep a core busy between frames, and whatever else wants it
+        # (decoding, search, the other half of the encoder) waits for them.
+        session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if device != "cpu":
             session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         providers: list[Any] = [(provider, options or {})]
@@ -144,9 +146,12 @@ class OrtBackend:
 
         Raises:
             InputError: not (N, H, W, 3) uint8 at the encoder's size.
-            BackendError: ONNX Runtime cannot run the encoder.
+            BackendError: closed, or ONNX Runtime cannot run the encoder.
         """
         require_images(images, self._shape)
+        if self._session is None:
+            msg = f"this {self.info.name} backend was closed; open another"
+            raise BackendError(msg)
         size = self._max_batch or max(1, len(images))
         parts = [images[k : k + size] for k in range(0, max(1, len(images)), size)]
         found = [self._run(part) for part in parts]
@@ -165,5 +170,5 @@ class OrtBackend:
         return np.asarray(embeddings, np.float32)
 
     def close(self) -> None:
-        """Free the session."""
-        self.__dict__.pop("_session", None)
+        """Free the session. Calling it twice is harmless."""
+        self._session = None

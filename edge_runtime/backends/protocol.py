@@ -1,9 +1,11 @@
 """What every backend can do, and how one is chosen."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,17 @@ from edge_runtime.errors import BackendError, BundleError, GateError, InputError
 from edge_runtime.gates import GateReport, gate_encoder
 from edge_runtime.preprocess import resize_to_encoder
 
+if TYPE_CHECKING:
+    from edge_runtime.backends.openvino_cpu import OpenVinoBackend
+    from edge_runtime.backends.ort import OrtBackend
+    from edge_runtime.backends.trt import TensorRtBackend
+
+    _Openable: TypeAlias = OrtBackend | OpenVinoBackend | TensorRtBackend
+
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
-BackendName = Literal["auto", "ort-cpu", "ort-cuda", "tensorrt", "ort-tensorrt"]
+BackendName = Literal["auto", "ort-cpu", "openvino", "ort-cuda", "tensorrt", "ort-tensorrt"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
 
 
@@ -26,7 +35,7 @@ class BackendInfo:
     """What really runs."""
 
     name: str
-    """As asked for: ort-cpu, ort-cuda, tensorrt, ort-tensorrt."""
+    """As asked for: ort-cpu, openvino, ort-cuda, tensorrt, ort-tensorrt."""
     provider: str
     """The library's own name for it, read back after the session was made."""
     precision: Precision
@@ -38,7 +47,10 @@ class BackendInfo:
     engine: str = ""
     """Which TensorRT engine runs, with its digest; empty where none does."""
     notes: tuple[str, ...] = ()
-    """Why backends that would have been better were not taken, and what else to know."""
+    """Why others were not taken, what was measured to choose, and what else to know."""
+    fallback: str = ""
+    """Why what should run here does not: a GPU that could not be used, a library that is installed
+    and does not load or answers wrongly. Empty where the best backend, or the one named, runs."""
 
 
 class Backend(Protocol):
@@ -75,15 +87,17 @@ def open_backend(
 ) -> Backend:
     """Open a backend and prove on the bundle's probes that it answers as the trained encoder did.
 
-    `auto` takes the first of these that is here and passes the probes: a fresh TensorRT engine,
-    ONNX Runtime on CUDA, ONNX Runtime on the CPU; `info.notes` says why not an earlier one.
+    `auto` takes, where there is a CUDA device, the first of these that runs and passes the probes:
+    a fresh TensorRT engine, ONNX Runtime on CUDA. Else it times what runs on the CPU (ONNX Runtime,
+    OpenVINO where it is installed) for a moment and takes the fastest that passes. `info.notes`
+    says what was measured and `info.fallback` what should have run and could not.
 
     Args:
         bundle: an opened bundle.
         name: which backend.
         precision: which ONNX file or engine; by default fp16 on a GPU where there is one, else
             fp32.
-        threads: CPU threads; by default all of this machine's.
+        threads: CPU threads; by default one for each core this process may use.
         engines: folder of TensorRT engines; by default in the bundle.
 
     Raises:
@@ -94,29 +108,79 @@ def open_backend(
         msg = f"there is no backend {name!r}; give one of {', '.join(BACKENDS)}"
         raise InputError(msg)
     if name != "auto":
-        return _proven(bundle, name, precision, threads, engines, ())
+        return _proven(bundle, _opened(bundle, name, precision, threads, engines))
     notes: list[str] = []
+    failed: list[str] = []
     if cuda_device_count() == 0:
         notes.append("tensorrt and ort-cuda were not taken: no CUDA device was found")
     else:
         better: tuple[BackendName, ...] = ("tensorrt", "ort-cuda")
         for candidate in better:
             try:
-                return _proven(bundle, candidate, precision, threads, engines, tuple(notes))
+                backend = _proven(bundle, _opened(bundle, candidate, precision, threads, engines))
             except (BackendError, BundleError) as error:
-                notes.append(f"{candidate} was not taken: {error}")
-    return _proven(bundle, "ort-cpu", precision, threads, engines, tuple(notes))
+                failed.append(f"{candidate} was not taken: {error}")
+            else:
+                return _explained(backend, notes, failed)
+    return _fastest_on_cpu(bundle, precision, threads, notes, failed)
 
 
-def _proven(
+def _fastest_on_cpu(
     bundle: Bundle,
-    name: BackendName,
     precision: Precision | None,
     threads: int | None,
-    engines: Path | None,
-    notes: tuple[str, ...],
-) -> Backend:
-    backend = _opener(bundle, name, precision, threads, engines, notes)()
+    notes: list[str],
+    failed: list[str],
+) -> "_Openable":
+    """Time what is installed and prove the fastest; the others where it fails the probes."""
+    from edge_runtime.backends.speed import by_preference, frame_times_ms, in_words
+
+    modules: dict[BackendName, str] = {"ort-cpu": "onnxruntime", "openvino": "openvino"}
+    installed = [name for name, module in modules.items() if importlib.util.find_spec(module)]
+    running: dict[str, _Openable] = {}
+    errors: list[BackendError] = []
+    for candidate in installed or modules:
+        try:
+            running[candidate] = _opened(bundle, candidate, precision, threads, None)
+        except BackendError as error:
+            errors.append(error)
+            failed.append(f"{candidate} was not taken: {error}")
+    order: list[str] = list(running)
+    measured = ""
+    if len(running) > 1:
+        try:
+            shape = (bundle.spec.height_px, bundle.spec.width_px, 3)
+            times_ms = frame_times_ms(running, shape)
+        except BackendError as error:
+            # Who it was shows when they are proven one by one.
+            measured = f"not timed: {error}"
+        else:
+            measured, order = in_words(times_ms), by_preference(times_ms)
+    for chosen in order:
+        try:
+            backend = _proven(bundle, running.pop(chosen))
+        except BackendError as error:
+            errors.append(error)
+            failed.append(f"{chosen} was not taken: {error}")
+            continue
+        for other in running.values():
+            other.close()
+        if measured:
+            notes.append(f"{measured}: took {chosen}")
+        return _explained(backend, notes, failed)
+    raise errors[0]
+
+
+def _explained(backend: "_Openable", notes: Sequence[str], failed: Sequence[str]) -> "_Openable":
+    """Let a backend's `info` say how it was chosen."""
+    info = backend.info
+    backend.info = replace(
+        info, notes=(*failed, *notes, *info.notes), fallback=" ".join("; ".join(failed).split())
+    )
+    return backend
+
+
+def _proven(bundle: Bundle, backend: "_Openable") -> "_Openable":
     try:
         check_probes(bundle, backend)
     except SkyfixError:
@@ -125,19 +189,22 @@ def _proven(
     return backend
 
 
-def _opener(
+def _opened(
     bundle: Bundle,
     name: BackendName,
     precision: Precision | None,
     threads: int | None,
     engines: Path | None,
-    notes: tuple[str, ...],
-) -> Callable[[], Backend]:
+) -> "_Openable":
     """Load the module that a backend needs and no other."""
     if name == "tensorrt":
         from edge_runtime.backends.trt import TensorRtBackend
 
-        return lambda: TensorRtBackend(bundle, precision=precision, engines=engines, notes=notes)
+        return TensorRtBackend(bundle, precision=precision, engines=engines)
+    if name == "openvino":
+        from edge_runtime.backends.openvino_cpu import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, precision=precision or "fp32", threads=threads)
     try:
         from edge_runtime.backends.ort import OrtBackend
         from edge_runtime.backends.trt_ort_cache import default_precision, open_ort_tensorrt
@@ -148,18 +215,22 @@ def _opener(
         )
         raise BackendError(msg) from error
     if name == "ort-tensorrt":
-        return lambda: open_ort_tensorrt(
-            bundle, precision=precision, engines=engines, threads=threads, notes=notes
-        )
+        return open_ort_tensorrt(bundle, precision=precision, engines=engines, threads=threads)
     on_gpu = name == "ort-cuda"
-    chosen = precision or (default_precision(bundle) if on_gpu else "fp32")
-    return lambda: OrtBackend(
+    return OrtBackend(
         bundle,
         device="cuda" if on_gpu else "cpu",
-        precision=chosen,
+        precision=precision or (default_precision(bundle) if on_gpu else "fp32"),
         threads=threads,
-        notes=notes,
     )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: fewer than the machine's in a container or under taskset."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Not Linux.
+        return os.cpu_count() or 1
 
 
 def require_images(images: U8, shape: tuple[int, int, int]) -> None:

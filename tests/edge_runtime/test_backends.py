@@ -1,4 +1,5 @@
 import ast
+import importlib.util
 import itertools
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from edge_runtime.backends.protocol import (
     check_probes,
     open_backend,
 )
+from edge_runtime.backends.speed import by_preference, frame_times_ms
 from edge_runtime.bundle import Bundle
-from edge_runtime.errors import BackendError, BundleError, InputError, SkyfixError
+from edge_runtime.errors import BackendError, BundleError, SkyfixError
 
 pytest.importorskip("onnxruntime")
 
@@ -45,44 +47,12 @@ class Answers:
         pass
 
 
-ON_A_CPU = ("auto", "ort-cpu")
+ON_A_CPU = ("auto", "ort-cpu", "openvino")
 """The others have tests of their own, against a stand-in for a GPU."""
 
 
 def opened(bundle: Bundle, name: Any) -> Backend:
     return open_backend(bundle, name, threads=1)
-
-
-@pytest.mark.parametrize("name", ON_A_CPU)
-def test_every_backend_agrees_with_the_probes(bundle: Bundle, name: str) -> None:
-    backend = opened(bundle, name)
-    images, reference = bundle.probes()
-    found = backend.embed(images)
-    assert found.dtype == np.float32
-    assert np.abs(found - reference).max() < 1e-5
-    assert check_probes(bundle, backend).min_cosine >= 0.9999
-    backend.close()
-
-
-@pytest.mark.parametrize("name", ON_A_CPU)
-def test_a_batch_gives_what_its_images_give_one_by_one(bundle: Bundle, name: str) -> None:
-    backend = opened(bundle, name)
-    images, _ = bundle.probes()
-    one_by_one = np.concatenate([backend.embed(image[None]) for image in images])
-    assert np.abs(backend.embed(images) - one_by_one).max() < 1e-6
-    backend.close()
-
-
-@pytest.mark.parametrize("name", ON_A_CPU)
-def test_embeddings_have_unit_length_and_are_fresh(bundle: Bundle, name: str) -> None:
-    backend = opened(bundle, name)
-    images, _ = bundle.probes()
-    first = backend.embed(images)
-    kept = first.copy()
-    backend.embed(images[::-1])
-    assert np.array_equal(first, kept)
-    assert np.linalg.norm(first, axis=1) == pytest.approx(1.0, abs=1e-5)
-    backend.close()
 
 
 def test_images_that_are_not_contiguous_are_embedded_alike(bundle: Bundle) -> None:
@@ -117,32 +87,147 @@ def gpu_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
 
 
+class Slow:
+    """A backend of the CPU that needs as long as it is told on a clock of its own."""
+
+    def __init__(self, name: str, answers: F32, closed: list[str]) -> None:
+        self.info = BackendInfo(
+            name=name, provider="Fixed", precision="fp32", library="none", threads=1
+        )
+        self._answers, self._closed = answers, closed
+
+    def embed(self, images: U8) -> F32:
+        return self._answers if len(images) > 1 else self._answers[:1]
+
+    def close(self) -> None:
+        self._closed.append(self.info.name)
+
+
+@pytest.fixture
+def cpu_race(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, no_gpu: None
+) -> Callable[..., tuple[BackendInfo, list[str]]]:
+    """Opens `auto` where both CPU backends are there, with given times and probe failures."""
+    from edge_runtime.backends import protocol, speed
+
+    def race(
+        wrong: tuple[str, ...] = (), missing: tuple[str, ...] = (), **times_ms: float
+    ) -> tuple[BackendInfo, list[str]]:
+        named = {name.replace("_", "-"): value for name, value in times_ms.items()}
+        closed: list[str] = []
+
+        def opened(_: Bundle, name: str, *__: object) -> Slow:
+            if name in missing:
+                msg = f"{name} does not load"
+                raise BackendError(msg)
+            return Slow(name, bundle.probes()[1], closed)
+
+        def check(_: Bundle, backend: Backend) -> None:
+            if backend.info.name in wrong:
+                msg = f"{backend.info.name} answers wrongly"
+                raise BackendError(msg)
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+        monkeypatch.setattr(protocol, "_opened", opened)
+        monkeypatch.setattr(protocol, "check_probes", check)
+        monkeypatch.setattr(speed, "frame_times_ms", lambda *_: named)
+        backend = open_backend(bundle)
+        return backend.info, closed
+
+    return race
+
+
+CpuRace = Callable[..., tuple[BackendInfo, list[str]]]
+NO_GPU = "tensorrt and ort-cuda were not taken: no CUDA device was found"
+
+
+def test_auto_takes_the_faster_one_says_what_it_measured_and_closes_the_other(
+    cpu_race: CpuRace,
+) -> None:
+    info, closed = cpu_race(ort_cpu=4.0, openvino=3.1)
+    assert (info.name, info.fallback) == ("openvino", "")
+    assert info.notes == (NO_GPU, "openvino 3.10 ms, ort-cpu 4.00 ms: took openvino")
+    assert closed == ["ort-cpu"]
+
+
+@pytest.mark.parametrize("openvino_ms", [3.7, 4.0, 9.0])
+def test_auto_stays_with_onnx_runtime_unless_another_is_clearly_faster(
+    cpu_race: CpuRace, openvino_ms: float
+) -> None:
+    info, closed = cpu_race(ort_cpu=4.0, openvino=openvino_ms)
+    assert (info.name, info.fallback, closed) == ("ort-cpu", "", ["openvino"])
+
+
+def test_a_faster_backend_that_fails_the_probes_is_not_taken_and_that_is_loud(
+    cpu_race: CpuRace,
+) -> None:
+    info, closed = cpu_race(ort_cpu=4.0, openvino=1.0, wrong=("openvino",))
+    assert info.name == "ort-cpu"
+    assert info.fallback == "openvino was not taken: openvino answers wrongly"
+    assert info.fallback in info.notes
+    assert closed == ["openvino"]
+
+
+def test_a_library_that_is_installed_and_does_not_load_is_loud(cpu_race: CpuRace) -> None:
+    info, _ = cpu_race(missing=("ort-cpu",))
+    assert info.name == "openvino"
+    assert info.fallback == "ort-cpu was not taken: ort-cpu does not load"
+
+
+@pytest.mark.parametrize("reason", ["wrong", "missing"])
+def test_auto_gives_up_where_nothing_answers_rightly(cpu_race: CpuRace, reason: str) -> None:
+    with pytest.raises(BackendError, match=r"answers wrongly|does not load"):
+        cpu_race(ort_cpu=4.0, openvino=1.0, **{reason: ("ort-cpu", "openvino")})
+
+
 @pytest.mark.usefixtures("no_gpu")
-def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(bundle: Bundle) -> None:
+def test_auto_on_a_cpu_takes_what_it_measured_as_faster(bundle: Bundle) -> None:
     backend = open_backend(bundle, threads=1)
-    assert backend.info.name == "ort-cpu"
-    assert backend.info.notes == ("tensorrt and ort-cuda were not taken: no CUDA device was found",)
+    assert backend.info.name in ("ort-cpu", "openvino")
+    assert backend.info.fallback == ""
+    if importlib.util.find_spec("openvino") is not None:
+        no_gpu, measured = backend.info.notes
+        assert measured.endswith(f": took {backend.info.name}")
+    else:
+        (no_gpu,) = backend.info.notes
+    assert no_gpu == NO_GPU
+    backend.close()
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_needs_no_library_but_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    backend = open_backend(bundle, threads=1)
+    assert (backend.info.name, backend.info.notes) == ("ort-cpu", (NO_GPU,))
     backend.close()
 
 
 @pytest.mark.usefixtures("gpu_for_nothing")
-def test_auto_takes_the_cpu_where_the_gpu_does_not_work_and_says_why(bundle: Bundle) -> None:
+def test_a_gpu_that_could_not_be_used_is_loud(bundle: Bundle) -> None:
     backend = open_backend(bundle, threads=1)
-    assert backend.info.name == "ort-cpu"
-    tensorrt, cuda = backend.info.notes
+    assert backend.info.name in ("ort-cpu", "openvino")
+    tensorrt, cuda = backend.info.notes[:2]
     assert tensorrt.startswith("tensorrt was not taken: ")
     assert cuda.startswith("ort-cuda was not taken: this ONNX Runtime")
+    assert backend.info.fallback.startswith("tensorrt was not taken: ")
+    assert "; ort-cuda was not taken: " in backend.info.fallback
+    assert "\n" not in backend.info.fallback
     backend.close()
 
 
 def test_a_backend_that_was_asked_for_has_nothing_to_say(bundle: Bundle) -> None:
     backend = open_backend(bundle, "ort-cpu", threads=1)
-    assert (backend.info.notes, backend.info.engine) == ((), "")
+    info = backend.info
+    assert (info.notes, info.fallback, info.engine) == ((), "", "")
     backend.close()
 
 
 @pytest.mark.parametrize("name", ON_A_CPU)
 def test_a_backend_loads_no_library_but_its_own(bundle: Bundle, name: str) -> None:
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    others = {"tensorrt", "pycuda", "torch", "onnx", "openvino_telemetry", "rasterio"}
+    others |= {"openvino": {"onnxruntime"}, "ort-cpu": {"openvino"}}.get(name, set())
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -151,7 +236,7 @@ def test_a_backend_loads_no_library_but_its_own(bundle: Bundle, name: str) -> No
         "protocol.cuda_device_count = lambda: 0\n"
         f"bundle = Bundle.open(Path({str(bundle.root)!r}))\n"
         f"protocol.open_backend(bundle, {name!r}, threads=1).close()\n"
-        "print(*{'tensorrt', 'pycuda', 'torch', 'onnx'} & set(sys.modules))"
+        f"print(*{others!r} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -174,12 +259,6 @@ def test_tensorrt_and_pycuda_are_imported_where_they_are_used_and_nowhere_else()
 def test_a_backend_of_a_gpu_is_refused_without_one(bundle: Bundle, name: Any) -> None:
     with pytest.raises(BackendError, match=r"no CUDA device was found|has no CUDAExecution"):
         open_backend(bundle, name)
-
-
-def test_closing_twice_is_harmless(bundle: Bundle) -> None:
-    backend = open_backend(bundle, "ort-cpu", threads=1)
-    backend.close()
-    backend.close()
 
 
 def test_a_right_fake_passes_the_probes(bundle: Bundle) -> None:
@@ -213,22 +292,6 @@ def test_a_missing_library_is_named_with_how_to_install_it(
     monkeypatch.delattr("edge_runtime.backends.ort", raising=False)
     with pytest.raises(BackendError, match=r"onnxruntime.*pip install 'skyfix\[cpu\]'"):
         open_backend(bundle, "ort-cpu")
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        pytest.param(np.zeros((1, 16, 16, 3), np.uint8), id="another size"),
-        pytest.param(np.zeros((32, 32, 3), np.uint8), id="one image without a batch"),
-        pytest.param(np.zeros((1, 32, 32, 3), np.float32), id="float"),
-        pytest.param(np.zeros((1, 3, 32, 32), np.uint8), id="channels first"),
-    ],
-)
-def test_wrong_images_are_refused(bundle: Bundle, images: Any) -> None:
-    backend = open_backend(bundle, "ort-cpu", threads=1)
-    with pytest.raises(InputError, match=r"expected uint8 of \(N, 32, 32, 3\)"):
-        backend.embed(images)
-    backend.close()
 
 
 def test_a_precision_that_was_not_shipped_is_refused(bundle: Bundle) -> None:
@@ -342,3 +405,50 @@ def test_an_unknown_backend_is_refused(bundle: Bundle) -> None:
     unknown: Any = "ort-gpu"
     with pytest.raises(SkyfixError):
         open_backend(bundle, unknown).close()
+
+
+# --- speed ------------------------------------------------------------------------------------
+
+
+class Ticking:
+    """A contender that takes a fixed time on an injected clock; its first call is slow."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self.calls = 0
+        self._clock, self._seconds = clock, seconds
+
+    def embed(self, images: U8) -> F32:
+        assert images.shape == (1, 8, 8, 3)
+        assert images.dtype == np.uint8
+        self._clock[0] += self._seconds if self.calls else 5.0
+        self.calls += 1
+        return np.zeros((1, 4), np.float32)
+
+
+def test_contenders_are_timed_by_turns_within_the_budget_without_their_first_call() -> None:
+    clock = [0.0]
+    contenders = {"ort-cpu": Ticking(clock, 0.004), "openvino": Ticking(clock, 0.003)}
+    times_ms = frame_times_ms(contenders, (8, 8, 3), budget_s=0.1, clock=lambda: clock[0])
+    assert times_ms == pytest.approx({"ort-cpu": 4.0, "openvino": 3.0})
+    assert contenders["ort-cpu"].calls == contenders["openvino"].calls
+    assert 0.1 <= clock[0] - 10.0 <= 0.1 + 0.007
+
+
+def test_an_encoder_slower_than_the_budget_is_timed_once() -> None:
+    clock = [0.0]
+    contenders = {"ort-cpu": Ticking(clock, 2.0), "openvino": Ticking(clock, 1.0)}
+    frame_times_ms(contenders, (8, 8, 3), budget_s=0.1, clock=lambda: clock[0])
+    assert [c.calls for c in contenders.values()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "order"),
+    [
+        ({"a": 10.0, "b": 9.1}, ["a", "b"]),
+        ({"a": 10.0, "b": 9.0}, ["b", "a"]),
+        ({"a": 10.0, "b": 5.0, "c": 4.0}, ["c", "b", "a"]),
+        ({"a": 10.0, "b": 12.0, "c": 11.0}, ["a", "c", "b"]),
+    ],
+)
+def test_a_near_tie_goes_to_the_usual_choice(times_ms: dict[str, float], order: list[str]) -> None:
+    assert by_preference(times_ms) == order

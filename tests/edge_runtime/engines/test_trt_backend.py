@@ -314,8 +314,8 @@ def test_auto_takes_a_fresh_engine(gpu: "Gpu", bundle: Bundle) -> None:
 def test_auto_falls_back_and_names_the_stale_engine(gpu: "Gpu", bundle: Bundle) -> None:
     gpu.name = "Orin NX"
     backend = open_backend(bundle, threads=1)
-    assert backend.info.name == "ort-cpu"
-    tensorrt, cuda = backend.info.notes
+    assert backend.info.name in ("ort-cpu", "openvino")
+    tensorrt, cuda = backend.info.notes[:2]
     assert tensorrt.startswith("tensorrt was not taken: ")
     assert "GPU is Orin, here it is Orin NX" in tensorrt
     assert f"Run: skyfix engine build {bundle.root}" in tensorrt
@@ -331,7 +331,7 @@ def test_auto_falls_back_where_the_engine_fails_its_probes(
     plan[at : at + 40] = np.ones(10, np.float32).tobytes()
     forged(bundle, bytes(plan))
     backend = open_backend(bundle, threads=1)
-    assert backend.info.name == "ort-cpu"
+    assert backend.info.name in ("ort-cpu", "openvino")
     assert backend.info.notes[0].startswith("tensorrt was not taken: ")
     backend.close()
 
