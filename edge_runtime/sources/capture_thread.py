@@ -22,7 +22,7 @@ _GRABS_THAT_MAY_FAIL = 3
 _BROKEN_IN_A_ROW = 60
 _PAUSE_S = 0.02
 _JITTER = 0.25
-_EARLY = 0.25
+_EARLY = 0.1
 """Share of the period by which a frame may come too early and still be taken."""
 
 

@@ -16,6 +16,7 @@ from edge_runtime.sources.protocol import Frame
 _MOST_ABANDONED = 3
 """Threads that hang in a driver; more would not free the device either."""
 _JOIN_S = 1.0
+_HANG_GRACE_S = 1.0
 _OPENING_GRACE_S = 5.0
 
 
@@ -177,7 +178,7 @@ class LiveSource:
         """Start another thread where the one there is hangs or has died."""
         thread = self._thread
         # Reads end by their own limit, so only what is well beyond it hangs.
-        patience_s = 2 * self._stall_s + 1
+        patience_s = 2 * self._stall_s + _HANG_GRACE_S
         if not thread.opened.is_set():
             patience_s = self._spec.open_timeout_s + _OPENING_GRACE_S
         if thread.is_alive() and now_s - thread.busy_since_s < patience_s:

@@ -128,21 +128,33 @@ class PhotographSource:
         return Frame(
             name=path.name,
             image=image,
-            t_s=None,
+            t_s=_taken_s(path),
             capture_ms=1e3 * (time.perf_counter() - started_s),
             problem=problem,
         )
 
 
+def _taken_s(path: Path) -> float | None:
+    """Unix time of the exposure by the photograph's own EXIF; None where it says none."""
+    if path.suffix.lower() not in {".jpg", ".jpeg"}:
+        return None
+    from edge_runtime.states.exif import read_exif
+
+    try:
+        return read_exif(path).taken_unix_s
+    except InputError:
+        return None
+
+
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts DJI_2 before DJI_10; capitals do not matter but between equals."""
-    parts = re.split(r"([0-9]+)", name)
+    parts = re.split(r"([0-9]+)", Path(name).stem)
     key = [
-        (0, int(part), part) if k % 2 else (1, 0, part.casefold())
+        (1, int(part), part) if k % 2 else (2, 0, part.casefold())
         for k, part in enumerate(parts)
         if part
     ]
-    return [*key, (2, 0, name)]
+    return [*key, (0, 0, name)]
 
 
 def _problem_before_decoding(path: Path) -> str:

@@ -25,6 +25,7 @@ from edge_runtime.sources.read_ahead import ReadAhead
 U8 = npt.NDArray[np.uint8]
 
 _READY_FRAMES = 3
+_BROKEN = "the frame cannot be decoded"
 _BROKEN_AT_MOST = 300
 """Frames that cannot be read in a row before a file counts as cut off."""
 _BROKEN_OF_UNKNOWN = 8
@@ -258,7 +259,7 @@ class VideoSource:
     def _decoded(self) -> Generator[Frame, None, None]:
         file = self._file()
         watch = PictureWatch(may_freeze=False)
-        number, due_s = -1, 0.0
+        number, due_s, broken = -1, 0.0, 0
         try:
             while True:
                 started_s = time.perf_counter()
@@ -272,6 +273,7 @@ class VideoSource:
                         continue
                     due_s = next_due_s(due_s, file.time_s(), 1 / self._rate_hz)
                 image, problem = self._look(file.retrieve(), watch)
+                broken = self._count_broken(number, before=broken, is_broken=problem == _BROKEN)
                 yield Frame(
                     name=f"{number:06d}",
                     image=image,
@@ -283,9 +285,16 @@ class VideoSource:
         finally:
             file.release()
 
+    def _count_broken(self, number: int, *, before: int, is_broken: bool) -> int:
+        if is_broken and not before:
+            self._notices.say(f"{self._spec.shown}: frame {number:06d} cannot be decoded")
+        elif before and not is_broken:
+            self._notices.say(f"frames can be decoded again after {before} that could not")
+        return before + 1 if is_broken else 0
+
     def _look(self, bgr: U8 | None, watch: PictureWatch) -> tuple[U8 | None, str]:
         if bgr is None:
-            return None, "the frame cannot be decoded"
+            return None, _BROKEN
         verdict = watch.look(bgr)
         for line in verdict.events:
             self._notices.say(line)
