@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from edge_runtime.errors import InputError
+from edge_runtime.sources.at_exit import close_at_exit
 from edge_runtime.sources.capture import CaptureSpec, OpenCapture, open_with_opencv
 from edge_runtime.sources.capture_thread import CaptureThread
 from edge_runtime.sources.frame_times import Clock
@@ -88,6 +89,7 @@ class LiveSource:
         )
         self._thread = self._make()
         self._thread.start()
+        close_at_exit(self)
         if not self._thread.opened_once.wait(open_s):
             hangs = not self._thread.tried.is_set()
             self.close()

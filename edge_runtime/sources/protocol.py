@@ -15,12 +15,14 @@ class Frame:
     """One frame, or the news that there was none."""
 
     name: str
-    """File name of a photograph; else a number that counts the source's frames, as 000123."""
+    """File name of a photograph; else a number that counts the source's frames, as 000123. Records
+    of a camera's silence count too, so that no name comes twice."""
     image: U8 | None
-    """(H, W, 3) uint8 RGB; None when it could not be read or did not come."""
+    """(H, W, 3) uint8 RGB, not to be written into; None when it could not be read, did not come, or
+    shows nothing to match."""
     t_s: float | None
-    """Exposure time: Unix seconds of a live source, seconds from the first frame of a video, Unix
-    seconds of a photograph whose EXIF says it; None where it is not known."""
+    """Exposure time: Unix seconds of a live source, seconds from the first frame of a video file (in
+    real time too), Unix seconds of a photograph whose EXIF says it; None where it is not known."""
     capture_ms: float
     """Time to read and decode it."""
     problem: str = ""

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 
+from edge_runtime.sources.at_exit import close_at_exit
 from edge_runtime.sources.protocol import Frame
 
 _JOIN_S = 1.0
@@ -33,6 +34,7 @@ class ReadAhead:
     def frames(self) -> Iterator[Frame]:
         """Give each frame; ends with the iterator, or when closed."""
         self._thread.start()
+        close_at_exit(self)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ready or self._ended or self._stopped)

@@ -1,6 +1,8 @@
 """Photographs and videos as frames: all of them, in order, made ready ahead."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -15,6 +17,7 @@ pytest.importorskip("cv2")
 
 import cv2
 
+import edge_runtime
 from edge_runtime.errors import InputError
 from edge_runtime.sources.live import LiveSource
 from edge_runtime.sources.opening import open_frames
@@ -407,6 +410,22 @@ def test_a_slow_reader_of_a_video_in_real_time_loses_frames_and_knows_how_many(
     source.close()
     assert dropped == numbers[-1] + 1 - len(numbers)
     assert dropped >= 4
+
+
+@pytest.mark.parametrize("query", ["", "?realtime=1"])
+def test_a_process_that_forgets_to_close_a_source_ends_well(video: Path, query: str) -> None:
+    """Without care it is killed by C++ in about one end of three."""
+    code = (
+        "import sys, time\n"
+        "from edge_runtime.sources.opening import open_frames\n"
+        f"frames = open_frames({f'file://{video}{query}'!r}, loop=True).frames()\n"
+        "for _ in range(3): next(frames)\n"
+    )
+    root = Path(edge_runtime.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- made ready ahead ------------------------------------------------------------------------
