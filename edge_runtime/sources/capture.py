@@ -19,6 +19,7 @@ Stamps = Literal["kernel", "stream", "container", "none"]
 """What a capture's own time is. kernel: the machine's monotonic clock, when the buffer was filled.
 stream: the sender's clock from some start. container: seconds of a file. none: not known."""
 
+_LOG_FATAL = 1
 _APIS = {"v4l2": cv2.CAP_V4L2, "ffmpeg": cv2.CAP_FFMPEG, "gstreamer": cv2.CAP_GSTREAMER}
 
 
@@ -213,7 +214,9 @@ def prepare_opencv(*, stall_s: float, transport: str | None = None) -> None:
     # A camera that is gone is tried for hours; each try would print a line of the library's own.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_FATAL)
+        # OpenCV 5 moved it.
+        set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+        set_level(_LOG_FATAL)
     if transport is not None:
         os.environ.setdefault(
             "OPENCV_FFMPEG_CAPTURE_OPTIONS",

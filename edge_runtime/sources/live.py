@@ -189,9 +189,11 @@ class LiveSource:
         if len(self._abandoned) >= _MOST_ABANDONED:
             return
         thread.stop()
+        why = "its reader ended by an error"
         if thread.is_alive():
             self._abandoned.append(thread)
+            why = "hangs in its driver"
         self._opens_before += thread.opens
-        self._notices.say(f"{self._spec.shown} hangs in its driver; it is opened anew beside it")
+        self._notices.say(f"{self._spec.shown} {why}; it is opened anew beside it")
         self._thread = self._make()
         self._thread.start()

@@ -21,8 +21,9 @@ class Frame:
     """(H, W, 3) uint8 RGB, not to be written into; None when it could not be read, did not come, or
     shows nothing to match."""
     t_s: float | None
-    """Exposure time: Unix seconds of a live source, seconds from the first frame of a video file (in
-    real time too), Unix seconds of a photograph whose EXIF says it; None where it is not known."""
+    """Exposure time: Unix seconds of a live source, seconds from the first frame of a video file
+    (played in real time too), Unix seconds of a photograph whose EXIF says it; None where it is not
+    known."""
     capture_ms: float
     """Time to read and decode it."""
     problem: str = ""
