@@ -4,6 +4,7 @@ What this machine lacks is skipped with the backend's own reason. Where TensorRT
 the tiny encoder are built first.
 """
 
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,24 @@ def test_two_backends_side_by_side_do_not_mix(
     one.close()
     assert other.embed(images).shape == reference.shape
     other.close()
+
+
+def test_memory_stays_flat_over_frames_and_batch_sizes(opened: Open) -> None:
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc: nothing tells this process's memory")
+    backend = opened()
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+
+    def resident_mib_after(frames: int) -> float:
+        for size in rng.integers(1, 13, frames):
+            backend.embed(images[:size])
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    before = resident_mib_after(200)
+    assert resident_mib_after(2000) - before < 2
+    backend.close()
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,6 @@ def test_clocks_that_nobody_steers_are_no_fault(tree: Tree) -> None:
     assert only(governors(tree({}))).verdict == "works"
 
 
-def test_clocks_that_nobody_steers_are_no_fault(tree: Tree) -> None:
-    assert only(governors(tree({}))).verdict == "works"
-
-
 def test_the_zone_nearest_to_its_limit_counts_and_dead_sensors_do_not(tree: Tree) -> None:
     found = only(heat(tree(JETSON)))
     assert found.verdict == "note"
