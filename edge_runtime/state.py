@@ -33,7 +33,10 @@ class VehicleState:
     t_s: float
     """Exposure time, seconds on the telemetry's clock."""
     height_m: float | None = None
-    """Above the ground below."""
+    """Above the ground below, as measured or given. Where it is known it wins over the next one."""
+    height_above_takeoff_m: float | None = None
+    """Above the place of take-off, as a barometer says. `with_ground_height` makes of it a height
+    above the ground where there is no better one."""
     yaw_deg: float | None = None
     """Heading of the airframe, clockwise from north."""
     pitch_deg: float | None = None
@@ -61,6 +64,23 @@ def finite_state(state: VehicleState, *, last_t_s: float) -> VehicleState:
     if "t_s" in values:
         values["t_s"] = last_t_s
     return replace(state, **values)  # type: ignore[arg-type]
+
+
+def with_ground_height(state: VehicleState, *, ground_above_takeoff_m: float = 0.0) -> VehicleState:
+    """Fill `height_m` from the height above take-off where nothing measured it.
+
+    The one rule: a measured height above the ground wins; else the height above take-off less
+    what the ground below lies higher than the place of take-off.
+
+    Args:
+        state: any state.
+        ground_above_takeoff_m: by a terrain model (`terrain.TakeoffTerrain`); 0 takes the ground as
+            flat, and a value that is not finite says nothing, so it counts as 0.
+    """
+    if state.height_m is not None or state.height_above_takeoff_m is None:
+        return state
+    rise_m = ground_above_takeoff_m if math.isfinite(ground_above_takeoff_m) else 0.0
+    return replace(state, height_m=state.height_above_takeoff_m - rise_m)
 
 
 @dataclass(frozen=True, kw_only=True)
