@@ -53,8 +53,8 @@ export class MapView {
     this.target = [xOf(lonDeg), yOf(latDeg)];
     if (!this.following) return;
     if (first) {
-      // About 700 m across: the drone's surroundings, not the whole map.
-      const zoom = Math.log2(Math.min(this.width, this.height) / 700 * metresPerUnit(latDeg) / 256);
+      // About 400 m across: the drone's surroundings, near enough to see the accuracy.
+      const zoom = Math.log2(Math.min(this.width, this.height) / 400 * metresPerUnit(latDeg) / 256);
       this.zoom = this.clamped(zoom);
       [this.x, this.y] = this.target;
     }

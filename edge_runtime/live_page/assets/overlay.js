@@ -10,8 +10,8 @@ export function paintOverlay(c, view, flight) {
   const known = flight.known;
   if (known) {
     const now = flight.fresh && flight.fix && flight.fix.lat_deg !== null;
-    paintAccuracy(c, view, known, now);
     if (now) paintLook(c, view, flight.fix);
+    paintAccuracy(c, view, known, now);
     paintDrone(c, view, known, now, flight);
   }
   paintScale(c, view);
@@ -65,15 +65,15 @@ function paintEnd(c, x, y, status) {
 function paintAccuracy(c, view, known, now) {
   if (known.eph === null) return;
   const [x, y] = view.pixel(known.lat, known.lon), perMetre = view.pixelsPerMetre(known.lat);
-  const circles = [[WITHIN_95, [6, 5], "#ffffff22"], [WITHIN_68, [], "#ffffff30"]];
+  const circles = [[WITHIN_95, [6, 5], "#ffffff1c"], [WITHIN_68, [], "#ffffff26"]];
   for (const [within, dash, fill] of circles) {
     c.beginPath();
     c.arc(x, y, Math.max(2, within * known.eph * perMetre), 0, 2 * Math.PI);
     if (now) { c.fillStyle = fill; c.fill(); }
     c.setLineDash([]);
-    c.lineWidth = 3.5; c.strokeStyle = "#06090c99"; c.stroke();
+    c.lineWidth = 3; c.strokeStyle = "#06090c99"; c.stroke();
     c.setLineDash(dash);
-    c.lineWidth = 2; c.strokeStyle = now ? "#fff" : "#c9d3dd"; c.stroke();
+    c.lineWidth = 1.6; c.strokeStyle = now ? "#fff" : "#c9d3dd"; c.stroke();
   }
   c.setLineDash([]);
 }
@@ -89,21 +89,30 @@ function paintLook(c, view, fix) {
   c.stroke();
 }
 
-// An arrow by heading, a disc without one; hollow and grey where it is the last known place.
+// A dot with an arrow that points out of the circles, so that neither hides the other; hollow and
+// grey where it is the last known place.
 function paintDrone(c, view, known, now, flight) {
   const [x, y] = view.pixel(known.lat, known.lon);
+  const colour = now ? COLOURS[flight.fix.status] || "#fff" : "#c9d3dd";
   c.save();
   c.translate(x, y);
-  c.beginPath();
-  if (known.yaw === null) c.arc(0, 0, 8, 0, 2 * Math.PI);
-  else {
+  c.lineJoin = c.lineCap = "round";
+  if (known.yaw !== null) {
+    const within = known.eph === null ? 0 : WITHIN_95 * known.eph * view.pixelsPerMetre(known.lat);
+    const tip = -Math.min(90, Math.max(24, within + 14));
     c.rotate(known.yaw * Math.PI / 180);
-    c.moveTo(0, -15); c.lineTo(10, 11); c.lineTo(0, 5.5); c.lineTo(-10, 11); c.closePath();
+    c.beginPath();
+    c.moveTo(0, -4); c.lineTo(0, tip + 6);
+    c.moveTo(0, tip - 6); c.lineTo(8, tip + 7); c.lineTo(0, tip + 3); c.lineTo(-8, tip + 7); c.closePath();
+    c.lineWidth = 6; c.strokeStyle = "#06090c"; c.stroke();
+    c.lineWidth = 2.5; c.strokeStyle = now ? "#fff" : colour; c.stroke();
+    c.fillStyle = now ? "#fff" : "#3a4552"; c.fill();
   }
-  c.lineJoin = "round";
+  c.beginPath();
+  c.arc(0, 0, 4.5, 0, 2 * Math.PI);
   c.lineWidth = 5; c.strokeStyle = "#06090c"; c.stroke();
-  if (now) { c.fillStyle = COLOURS[flight.fix.status] || "#fff"; c.fill(); }
-  c.lineWidth = 2; c.strokeStyle = now ? "#fff" : "#c9d3dd"; c.setLineDash(now ? [] : [3, 3]); c.stroke();
+  c.fillStyle = now ? colour : "#06090c"; c.fill();
+  c.lineWidth = 1.8; c.strokeStyle = now ? "#fff" : colour; c.stroke();
   c.restore();
   if (!now) label(c, `last known, ${age(flight.knownAgeS())} ago`, x + 16, y + 5);
 }

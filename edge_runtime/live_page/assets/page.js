@@ -73,7 +73,7 @@ function check() {
   const fresh = live && fix !== null && silentS < flight.patienceS();
   if (flight.fresh !== fresh) { flight.fresh = fresh; view.redraw(); }
   if (!fresh && flight.known) view.redraw();
-  root.dataset.fresh = fresh ? "yes" : "no";
+  root.dataset.fresh = fresh ? "yes" : live && !fix ? "none" : "no";
   let notice = "";
   if (root.dataset.connection === "lost") notice = `No connection to the drone for ${seconds((performance.now() - lostAt) / 1000)}. Trying again.`;
   else if (live && !fix) notice = "Connected; no frame yet.";
@@ -82,7 +82,7 @@ function check() {
   byId("notice").hidden = !notice;
   say("status-glyph", fresh ? GLYPHS[fix.status] : "?");
   say("status-word", fresh ? fix.status : fix ? `was ${fix.status}` : "no frame");
-  say("mode", fix ? { TRACK: "TRACK · near the last position", GLOBAL: "GLOBAL · the whole map" }[fix.mode] : "");
+  say("mode", fix ? fix.mode : "");
   const known = flight.known, now = fresh && fix.lat_deg !== null;
   say("position", known ? `${now ? "" : "last known "}${known.lat.toFixed(6)}, ${known.lon.toFixed(6)}` : "no position yet");
   say("reason", fix && fix.reason ? fix.reason : now && fix.eph_m !== null
