@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,40 +17,54 @@ import numpy.typing as npt
 from edge_runtime.backends.protocol import Backend, BackendName, open_backend
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.camera import Camera
+from edge_runtime.deadline import Deadline, Effort
 from edge_runtime.errors import InputError
-from edge_runtime.fix import Fix, Mode, Status
+from edge_runtime.fix import Fix
+from edge_runtime.fix_accuracy import measurement, stated_eph_m, verdict
+from edge_runtime.frame_views import FrameView, FrameViews
 from edge_runtime.geodesy import check_lat_lon, distance_m, move_lat_lon
-from edge_runtime.ground_view import (
-    MAX_OFF_NADIR_DEG,
-    GroundView,
-    ViewHypothesis,
-    ground_view,
-    view_hypotheses,
-)
+from edge_runtime.ground_view import GroundView
 from edge_runtime.index_format import TileLevel
 from edge_runtime.localizer_config import LocalizerConfig
-from edge_runtime.refinement import (
-    FINE_GSD_M,
-    REACH_M,
-    VIEW_MARGIN,
-    Candidate,
-    Match,
-    Refiner,
-    SearchRange,
-)
+from edge_runtime.pose_correction import PoseCorrection
+from edge_runtime.refinement import MERGE_M, Candidate, Match, Refiner, view_centre
 from edge_runtime.satellite_index import Circle, SatelliteIndex
+from edge_runtime.search_scope import SearchScope, close_look, control_places, scope_of
 from edge_runtime.stage_clock import StageClock
 from edge_runtime.state import VehicleState, finite_state
-from edge_runtime.tile_levels import level_for, untried_hypotheses, visible_square_m
-from edge_runtime.tracker import Estimate, Measurement, Tracker, TrackerConfig
+from edge_runtime.tracker import Estimate, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
 
-_CONTROLS = 3
-"""Windows per frame that show what chance reaches while the position is known."""
-_MEASURED_ATTITUDE, _ASSUMED_ATTITUDE = (0.4, 0.92), (1.0, 0.25)
-"""How much of an attitude error lasts and how much varies from frame to frame, as factors on its
-sigma: the lasting part moves every fix alike, the varying part is noise to the tracker."""
+_PROVEN_LOG_EVIDENCE = 3.0
+"""A close look that proves this much needs no wider one, and teaches the errors of the pose."""
+
+
+class Sight(NamedTuple):
+    """What the newest frame showed and where it fits best, for people to look at."""
+
+    view_rgb: U8
+    """(S, S, 3) uint8, north-up ground view."""
+    mask: U8
+    """(S, S) uint8, 255 where the camera saw the ground."""
+    size_m: float
+    """Side on the ground."""
+    centre_lat_deg: float | None
+    """Where the view's centre lies by the best match; None without one."""
+    centre_lon_deg: float | None
+    yaw_correction_deg: float
+    """By which the best match turns the view, clockwise."""
+    scale_correction: float
+    """By which the best match scales the view."""
+
+
+class _Searched(NamedTuple):
+    """What the search of one frame came to."""
+
+    matches: list[Match]
+    scope: SearchScope
+    effort: Effort
+    shed: tuple[str, ...]
 
 
 class Localizer:
@@ -70,12 +85,15 @@ class Localizer:
         tracker = tracker or TrackerConfig(view_m=index.level.size_m / 2)
         self._tracker = Tracker(index.area_m2(), tracker)
         self._refiner = Refiner(index.imagery)
+        self._views = FrameViews(camera, bundle.spec, index.levels, self.config.height_range_m)
+        self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
+        self._deadline = Deadline(self.config.deadline_ms)
         self._seq = 0
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
         self._reset_counter = 0
         self._last_t_s = 0.0
-        self._window_ms = 8.0
+        self._sight: Sight | None = None
         info = backend.info
         self._engine_id = info.engine or f"{info.provider}/{info.precision}"
 
@@ -140,6 +158,11 @@ class Localizer:
         self.backend.close()
         self.index.close()
 
+    @property
+    def sight(self) -> Sight | None:
+        """What the newest frame showed; None when it showed no ground. Not to be written to."""
+        return self._sight
+
     def step(
         self,
         frame: U8 | None,
@@ -147,6 +170,8 @@ class Localizer:
         *,
         frame_name: str = "",
         capture_ms: float = 0.0,
+        problem: str = "",
+        effort: Effort | None = None,
     ) -> Fix:
         """Turn one frame into a fix. Never raises for what a camera or sensor may deliver.
 
@@ -155,40 +180,38 @@ class Localizer:
             state: what else is known at the exposure.
             frame_name: for the record.
             capture_ms: time the source needed, for the record.
+            problem: why there is no frame, where the source knows it.
+            effort: how much to do, as a recorded flight did; by default what the deadline allows.
         """
         clock = StageClock(capture_ms)
         state = finite_state(state, last_t_s=self._last_t_s)
+        self._correction.predict(min(max(state.t_s - self._last_t_s, 0.0), 60.0))
         self._last_t_s = state.t_s
         velocity = _velocity(state)
         self._tracker.predict(state.t_s, velocity)
         before = self._tracker.estimate()
-        # Without a heading a few windows near the prediction do not go round all headings.
-        level, known = self._level(state), _heading_known(state)
-        near = None if state.yaw_deg is None else self._prior_circle(before, level)
-        mode: Mode = "GLOBAL" if near is None else "TRACK"
-        views, problem = self._views(frame, state, level)
+        level = self._views.level(state)
+        area_m2 = self.index.area_m2()
+        scope = scope_of(before, state, level, self.config, area_m2)
+        if scope.near is None:
+            self._correction.forget()
+        views, found_problem = self._views.make(frame, state, level, self._correction)
         clock.mark("ground_view")
-        matches: list[Match] = []
-        shed: list[str] = []
+        searched = _Searched([], scope, Effort(0, False), ())
         if views and frame is not None:
-            candidates = self._candidates(views, level, near, before, known, clock)
-            candidates = self._turned(frame, state, level, views, candidates)
-            windows = self.config.global_windows if near is None else self.config.track_windows
-            windows = self._affordable(windows, clock, shed)
-            if windows:
-                started_ms = clock.elapsed_ms()
-                controls = self._controls(near)
-                matches = self._refined(views, candidates, state, level, windows, controls)
-                spent = (clock.elapsed_ms() - started_ms) / windows
-                self._window_ms += 0.2 * (spent - self._window_ms)
+            searched = self._search(frame, state, level, views, scope, before, effort, clock)
             clock.mark("refine")
         self._tracker.update(
-            [self._measurement(m, state) for m in matches],
-            searched_m2=self._searched_m2(near),
+            [measurement(m, state, self.config) for m in searched.matches],
+            searched_m2=searched.scope.searched_m2,
             velocity_mps=velocity,
         )
+        estimate = self._tracker.estimate()
+        self._learn(estimate, views, searched.matches)
+        self._sight = _sight(views, searched.matches)
         clock.mark("track")
-        return self._fix(frame_name, state, mode, matches, problem, clock, shed)
+        problem = (problem if frame is None else "") or found_problem
+        return self._fix(frame_name, state, estimate, searched, problem, clock)
 
     def match_anywhere(self, frame: U8, state: VehicleState) -> list[Match]:
         """Every place on the map that one frame fits, the strongest evidence first.
@@ -199,142 +222,121 @@ class Localizer:
             frame: (H, W, 3) uint8 RGB.
             state: what else is known at the exposure.
         """
-        level, known = self._level(state), _heading_known(state)
-        views, _ = self._views(frame, state, level)
+        level = self._views.level(state)
+        views, _ = self._views.make(frame, state, level)
         if not views:
             return []
-        candidates = self._candidates(views, level, None, None, known, StageClock(0.0))
-        candidates = self._turned(frame, state, level, views, candidates)
-        return self._refined(views, candidates, state, level, self.config.global_windows)
-
-    def _level(self, state: VehicleState) -> TileLevel:
-        """The tiles to compare with, by what the camera sees from this height."""
-        heights_m = self.config.height_range_m if state.height_m is None else (state.height_m,)
-        if len(self.index.levels) == 1 or not heights_m or min(heights_m) <= 0:
-            return self.index.level
-        height_m = math.sqrt(heights_m[0] * heights_m[-1])
-        square_m = visible_square_m(self.camera, height_m, gimbal_pitch_deg=state.gimbal_pitch_deg)
-        return level_for(self.index.levels, square_m)
-
-    def _refined(
-        self,
-        views: Sequence[tuple[U8, GroundView]],
-        candidates: Sequence[Candidate],
-        state: VehicleState,
-        level: TileLevel,
-        windows: int,
-        controls: Sequence[Candidate] = (),
-    ) -> list[Match]:
-        return self._refiner.refine(
-            [view for _, view in views],
-            candidates,
-            self._search_range(state),
-            size_m=level.size_m,
-            most_windows=windows,
-            controls=controls,
+        scope = scope_of(None, state, level, self.config, self.index.area_m2())
+        candidates = self._candidates(views, level, None, None, state, StageClock(0.0))
+        candidates = self._views.turned(
+            frame, state, level, views, candidates, self.index.tiles["heading_deg"]
         )
+        grounds = [view.ground for view in views]
+        matches = self._coarse(grounds, candidates, level, scope, scope.windows)
+        return self._refiner.sharpened(grounds, matches, size_m=level.size_m)
 
-    def _controls(self, near: Circle | None) -> list[Candidate]:
-        """Tiles far from where the drone can be, other ones for every frame.
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that the next fix depends on besides its frame and state, as JSON values."""
+        return {
+            "tracker": self._tracker.snapshot(),
+            "correction": self._correction.snapshot(),
+            "seq": self._seq,
+            "reported_track": self._reported_track,
+            "reset_counter": self._reset_counter,
+            "last_t_s": self._last_t_s,
+        }
 
-        Near a prior all windows show much the same ground, so none says what chance reaches.
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go on from where `snapshot` was taken.
+
+        Raises:
+            InputError: not a snapshot of this version.
         """
-        if near is None:
-            return []
-        tiles = self.index.tiles
-        # Steps of the golden ratio spread evenly over the map and do not repeat.
-        steps = self._seq * _CONTROLS + np.arange(4 * _CONTROLS)
-        rows = ((steps * 0.6180339887) % 1.0 * len(tiles)).astype(np.int64)
-        lat, lon = tiles["lat_deg"][rows], tiles["lon_deg"][rows]
-        far = distance_m(near.lat_deg, near.lon_deg, lat, lon) > near.radius_m + 2 * REACH_M
-        return [
-            Candidate(float(lat[k]), float(lon[k]), 0, math.nan, -1)
-            for k in np.flatnonzero(far)[:_CONTROLS]
-        ]
-
-    def _views(
-        self, frame: U8 | None, state: VehicleState, level: TileLevel
-    ) -> tuple[list[tuple[U8, GroundView]], str]:
-        """For each heading and height worth trying, the encoder's input and the refiner's view."""
-        if frame is None:
-            return [], "frame cannot be read"
-        if frame.size == 0:
-            return [], "frame is empty"
-        if float(np.std(frame[::8, ::8])) < 2.0:
-            return [], "frame has no contrast"
-        spec, size_m = self.bundle.spec, level.size_m
-        views = []
         try:
-            hypotheses = view_hypotheses(state, height_range_m=self.config.height_range_m)
-            for hypothesis in untried_hypotheses(hypotheses, level.headings_deg):
-                embedded = self._ground_view(frame, state, hypothesis, size_m, spec.width_px)
-                refined = self._wide_view(frame, state, hypothesis, level)
-                if embedded is not None and refined is not None:
-                    views.append((embedded.image, refined))
-        except InputError as error:
-            return [], str(error)
-        return views, "" if views else "too little ground in view"
+            self._tracker.restore(snapshot["tracker"])
+            self._correction.restore(snapshot["correction"])
+            self._seq = int(snapshot["seq"])
+            self._reported_track = snapshot["reported_track"]
+            self._reset_counter = int(snapshot["reset_counter"])
+            self._last_t_s = float(snapshot["last_t_s"])
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"the localizer's snapshot lacks or garbles {error}; expected one of this version"
+            raise InputError(msg) from error
 
-    def _turned(
+    def _search(
         self,
         frame: U8,
         state: VehicleState,
         level: TileLevel,
-        views: list[tuple[U8, GroundView]],
+        views: list[FrameView],
+        scope: SearchScope,
+        before: Estimate | None,
+        effort: Effort | None,
+        clock: StageClock,
+    ) -> _Searched:
+        """Retrieve, then refine: close to the prediction where that proves enough, else widely."""
+        candidates = self._candidates(views, level, scope.near, before, state, clock)
+        candidates = self._views.turned(
+            frame, state, level, views, candidates, self.index.tiles["heading_deg"]
+        )
+        grounds = [view.ground for view in views]
+        close = close_look(scope, before, self._correction, self.index.area_m2())
+        if close is not None and (effort is None or effort.windows == close.windows):
+            granted, shed = self._deadline.afford(close.windows, clock.elapsed_ms())
+            granted = effort or granted
+            if granted.windows:
+                matches = self._coarse(grounds, candidates, level, close, granted.windows)
+                if matches and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE:
+                    if granted.fine:
+                        matches = self._refiner.sharpened(
+                            grounds, matches, size_m=level.size_m, features=False
+                        )
+                    return _Searched(matches, close, granted, shed)
+        granted, shed = self._deadline.afford(scope.windows, clock.elapsed_ms())
+        granted = effort or granted
+        matches = []
+        if granted.windows:
+            started_ms = clock.elapsed_ms()
+            matches = self._coarse(grounds, candidates, level, scope, granted.windows)
+            coarse_ms = clock.elapsed_ms() - started_ms
+            if granted.fine:
+                matches = self._refiner.sharpened(grounds, matches, size_m=level.size_m)
+            fine_ms = clock.elapsed_ms() - started_ms - coarse_ms
+            self._deadline.spent(granted, coarse_ms, fine_ms)
+        return _Searched(matches, scope, granted, shed)
+
+    def _coarse(
+        self,
+        grounds: Sequence[GroundView],
         candidates: Sequence[Candidate],
-    ) -> list[Candidate]:
-        """Candidates with the view that agrees with the direction of their tile.
-
-        A view like a tile with heading h up was taken with a heading h more than assumed. Views
-        that this needs are added to `views`.
-        """
-        if len(level.headings_deg) == 1:
-            return list(candidates)
-        headings = self.index.tiles["heading_deg"]
-        added: dict[tuple[int, float], int | None] = {}
-        agreeing = []
-        for candidate in candidates:
-            turn = float(headings[candidate.row]) if candidate.row >= 0 else 0.0
-            key = (candidate.view, turn)
-            if turn and key not in added:
-                image, view = views[candidate.view]
-                yaw_deg = (view.hypothesis.yaw_deg + turn) % 360.0
-                hypothesis = view.hypothesis._replace(yaw_deg=yaw_deg)
-                wide = self._wide_view(frame, state, hypothesis, level)
-                added[key] = None if wide is None else len(views)
-                if wide is not None:
-                    views.append((image, wide))
-            number = added[key] if turn else candidate.view
-            if number is not None:
-                agreeing.append(candidate._replace(view=number))
-        return agreeing
-
-    def _wide_view(
-        self, frame: U8, state: VehicleState, hypothesis: ViewHypothesis, level: TileLevel
-    ) -> GroundView | None:
-        """The view that is refined: at the refiner's resolution, larger than a tile."""
-        side_px = 2 * math.ceil(level.size_m * VIEW_MARGIN / FINE_GSD_M / 2)
-        return self._ground_view(frame, state, hypothesis, side_px * FINE_GSD_M, side_px)
-
-    def _ground_view(
-        self, frame: U8, state: VehicleState, hypothesis: ViewHypothesis, size_m: float, px: int
-    ) -> GroundView | None:
-        return ground_view(frame, self.camera, state, hypothesis, size_m=size_m, size_px=px)
+        level: TileLevel,
+        scope: SearchScope,
+        windows: int,
+    ) -> list[Match]:
+        return self._refiner.refine(
+            grounds,
+            candidates,
+            scope.range,
+            size_m=level.size_m,
+            most_windows=windows,
+            controls=control_places(self.index, scope.near, self._seq),
+            reach_m=scope.reach_m,
+        )
 
     def _candidates(
         self,
-        views: Sequence[tuple[U8, GroundView]],
+        views: Sequence[FrameView],
         level: TileLevel,
         near: Circle | None,
         before: Estimate | None,
-        heading_known: bool,
+        state: VehicleState,
         clock: StageClock,
     ) -> list[Candidate]:
         """Places to look at, best first: the tracker's own prediction, then what search found."""
-        embeddings = self.backend.embed(np.stack([image for image, _ in views]))
+        embeddings = self.backend.embed(np.stack([view.image for view in views]))
         clock.mark("encode")
         # Where the heading is known, tiles with another direction up are not what was asked for.
-        known = heading_known and len(level.headings_deg) > 1
+        known = _heading_known(state) and len(level.headings_deg) > 1
         found = self.index.search(
             embeddings,
             self.config.top_k * (len(level.headings_deg) if known else 1),
@@ -356,97 +358,47 @@ class Localizer:
         ]
         candidates.sort(key=lambda c: -c.similarity)
         if near is not None and before is not None:
-            ahead = []
-            for v, (_, view) in enumerate(views):
-                centre = move_lat_lon(
-                    before.best.lat_deg,
-                    before.best.lon_deg,
-                    view.centre_east_m,
-                    view.centre_north_m,
-                )
-                ahead.append(
-                    Candidate(float(centre.lat_deg), float(centre.lon_deg), v, math.nan, -1)
-                )
+            ahead = [_predicted(before, v, view, candidates) for v, view in enumerate(views)]
             candidates = ahead + candidates
         clock.mark("search")
         return candidates
 
-    def _prior_circle(self, estimate: Estimate | None, level: TileLevel) -> Circle | None:
-        """Where to search, when the tracker is sure enough to say."""
-        if estimate is None or estimate.probability < 0.9:
-            return None
-        radius = 3.0 * estimate.best.sigma_m + REACH_M + level.size_m
-        if estimate.best.misses >= 3 or radius > 600.0:
-            return None
-        return Circle(estimate.best.lat_deg, estimate.best.lon_deg, radius)
-
-    def _searched_m2(self, near: Circle | None) -> float:
-        if near is None:
-            return self.index.area_m2()
-        return min(self.index.area_m2(), self.config.track_windows * (2 * REACH_M) ** 2)
-
-    def _search_range(self, state: VehicleState) -> SearchRange:
-        if state.yaw_deg is None:
-            yaw: tuple[float, ...] = (-12.0, -6.0, 0.0, 6.0, 12.0)
-        else:
-            step = self.config.yaw_sigma_deg
-            yaw = tuple(step * k for k in (-2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 2.0))
-        step = 1.5 * self.config.scale_sigma if state.height_m is not None else 0.08
-        return SearchRange(yaw, (1 - step, 1.0, 1 + step))
-
-    def _affordable(self, windows: int, clock: StageClock, shed: list[str]) -> int:
-        """Windows that fit in what is left of the deadline; says what was shed."""
-        if self.config.deadline_ms is None:
-            return windows
-        left_ms = self.config.deadline_ms - clock.elapsed_ms() - 2.0
-        affordable = int(left_ms / max(self._window_ms, 0.1))
-        if affordable >= windows:
-            return windows
-        if affordable < 1:
-            shed.append("refine")
-            return 0
-        shed.append("candidates")
-        return affordable
-
-    def _measurement(self, match: Match, state: VehicleState) -> Measurement:
-        varying = _attitude_shares(state)[1]
-        sigma_m = math.hypot(match.sigma_m, varying * self._attitude_m(match.height_m, match))
-        return Measurement(match.lat_deg, match.lon_deg, sigma_m, match.log_evidence)
-
-    def _attitude_m(self, height_m: float, match: Match | None) -> float:
-        """How far an error of attitude_sigma_deg moves the drone against the ground it sees."""
-        off_nadir = 0.0
-        if match is not None:
-            reach_m = float(
-                distance_m(match.lat_deg, match.lon_deg, match.look_lat_deg, match.look_lon_deg)
-            )
-            off_nadir = min(math.atan2(reach_m, height_m), math.radians(MAX_OFF_NADIR_DEG))
-        angle = math.radians(self.config.attitude_sigma_deg)
-        return height_m * angle / math.cos(off_nadir) ** 2
+    def _learn(
+        self, estimate: Estimate | None, views: Sequence[FrameView], matches: Sequence[Match]
+    ) -> None:
+        """Take the heading and height of a match that the track believes in."""
+        if estimate is None or not matches or estimate.probability < self.config.ok_probability:
+            return
+        best, hypothesis = matches[0], estimate.best
+        apart_m = distance_m(best.lat_deg, best.lon_deg, hypothesis.lat_deg, hypothesis.lon_deg)
+        if hypothesis.misses or apart_m > 3 * hypothesis.sigma_m + 3:
+            return
+        if best.log_evidence < _PROVEN_LOG_EVIDENCE:
+            return
+        assumed = views[best.view].ground.hypothesis
+        self._correction.learn(best.yaw_deg - assumed.yaw_deg, best.height_m / assumed.height_m)
 
     def _fix(
         self,
         frame_name: str,
         state: VehicleState,
-        mode: Mode,
-        matches: Sequence[Match],
+        estimate: Estimate | None,
+        searched: _Searched,
         problem: str,
         clock: StageClock,
-        shed: Sequence[str],
     ) -> Fix:
-        estimate = self._tracker.estimate()
+        matches, scope = searched.matches, searched.scope
         best = matches[0] if matches else None
-        status, reason = self._status(estimate, problem)
-        usable = estimate is not None and status in ("OK", "DEGRADED")
+        status, reason = verdict(
+            estimate, self.config, tracked=self._reported_track is not None, problem=problem
+        )
+        usable = estimate if status in ("OK", "DEGRADED") else None
         eph_m = None
-        if usable and estimate is not None:
-            # The lasting part of attitude errors does not average out over frames: it is a floor.
-            height_m = state.height_m or (best.height_m if best else 0.0)
-            lasting_m = _attitude_shares(state)[0] * self._attitude_m(height_m, best)
-            eph_m = math.hypot(estimate.best.sigma_m, lasting_m)
-            if self._reported_track != estimate.best.track_id:
+        if usable is not None:
+            eph_m = stated_eph_m(usable, best, state, self.config)
+            if self._reported_track != usable.best.track_id:
                 self._reset_counter += self._reported_track is not None
-                self._reported_track = estimate.best.track_id
+                self._reported_track = usable.best.track_id
         clock.mark("track")
         total_ms = clock.elapsed_ms()
         fix = Fix(
@@ -455,10 +407,10 @@ class Localizer:
             t_exposure_s=state.t_s,
             t_fix_s=round(time.perf_counter() - self._started_s, 4),
             status=status,
-            mode=mode,
+            mode=scope.mode,
             reason=reason,
-            lat_deg=estimate.best.lat_deg if usable and estimate else None,
-            lon_deg=estimate.best.lon_deg if usable and estimate else None,
+            lat_deg=usable.best.lat_deg if usable else None,
+            lon_deg=usable.best.lon_deg if usable else None,
             eph_m=eph_m,
             yaw_deg=best.yaw_deg % 360.0 if best else None,
             look_lat_deg=best.look_lat_deg if best and usable else None,
@@ -470,11 +422,11 @@ class Localizer:
             inliers=best.inliers if best else 0,
             reprojection_px=_known(best.reprojection_px) if best else None,
             tile_id=best.row if best and best.row >= 0 else None,
-            prior=mode == "TRACK",
+            prior=scope.mode == "TRACK",
             latency_ms={**clock.stages_ms, "total": total_ms},
-            deadline_missed=self.config.deadline_ms is not None
-            and total_ms > self.config.deadline_ms,
-            shed=tuple(shed),
+            deadline_missed=self._deadline.missed(total_ms),
+            shed=searched.shed,
+            windows=searched.effort.windows,
             reset_counter=self._reset_counter,
             bundle_id=self.bundle.id,
             index_id=self.index.id,
@@ -484,32 +436,50 @@ class Localizer:
         self._seq += 1
         return fix
 
-    def _status(self, estimate: Estimate | None, problem: str) -> tuple[Status, str]:
-        if estimate is None:
-            return "ABSTAIN", problem or "no match yet"
-        best = estimate.best
-        tracked = self._reported_track is not None
-        if best.misses >= 3 and best.since_match_s > self.config.lost_after_s:
-            reason = problem or f"no agreeing match for {best.since_match_s:.1f} s"
-            return ("LOST" if tracked else "ABSTAIN"), reason
-        if estimate.probability < 0.5:
-            reason = (
-                problem or f"several places fit, the best is believed {estimate.probability:.0%}"
-            )
-            return ("LOST" if tracked else "ABSTAIN"), reason
-        if estimate.probability < self.config.ok_probability:
-            return "ABSTAIN", problem or f"believed only {estimate.probability:.1%}"
-        if best.sigma_m > self.config.max_eph_m:
-            return "ABSTAIN", problem or f"accuracy only {best.sigma_m:.0f} m"
-        if best.misses >= 3:
-            return "DEGRADED", problem or f"dead reckoning for {best.since_match_s:.1f} s"
-        return "OK", ""
+
+def _predicted(
+    before: Estimate, number: int, view: FrameView, found: Sequence[Candidate]
+) -> Candidate:
+    """Where a view's centre lies when the drone is where the tracker says.
+
+    Args:
+        before: of the tracker.
+        number: of the view.
+        view: gives the centre.
+        found: candidates of search; the best one near enough to share a window lends its tile.
+    """
+    centre = move_lat_lon(
+        before.best.lat_deg,
+        before.best.lon_deg,
+        view.ground.centre_east_m,
+        view.ground.centre_north_m,
+    )
+    lat_deg, lon_deg = float(centre.lat_deg), float(centre.lon_deg)
+    own = [c for c in found if c.view == number]
+    apart_m = distance_m(
+        lat_deg, lon_deg, np.array([c.lat_deg for c in own]), np.array([c.lon_deg for c in own])
+    )
+    near = np.flatnonzero(apart_m < MERGE_M)
+    if not len(near):
+        return Candidate(lat_deg, lon_deg, number, math.nan, -1)
+    return own[int(near[0])]._replace(lat_deg=lat_deg, lon_deg=lon_deg)
 
 
-def _attitude_shares(state: VehicleState) -> tuple[float, float]:
-    """Lasting and varying share of the attitude's error: an assumed attitude is wrong for good."""
-    measured = state.pitch_deg is not None or state.gimbal_pitch_deg is not None
-    return _MEASURED_ATTITUDE if measured else _ASSUMED_ATTITUDE
+def _sight(views: Sequence[FrameView], matches: Sequence[Match]) -> Sight | None:
+    if not views:
+        return None
+    best = matches[0] if matches else None
+    ground = views[best.view if best else 0].ground
+    lat_deg, lon_deg = view_centre(ground, best) if best else (None, None)
+    return Sight(
+        view_rgb=ground.image,
+        mask=ground.mask,
+        size_m=ground.size_m,
+        centre_lat_deg=lat_deg,
+        centre_lon_deg=lon_deg,
+        yaw_correction_deg=best.yaw_deg - ground.hypothesis.yaw_deg if best else 0.0,
+        scale_correction=best.height_m / ground.hypothesis.height_m if best else 1.0,
+    )
 
 
 def _heading_known(state: VehicleState) -> bool:

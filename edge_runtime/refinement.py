@@ -19,6 +19,7 @@ from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.local_features import FeatureMatcher
+from edge_runtime.match_evidence import peaks_log_evidence
 
 U8 = npt.NDArray[np.uint8]
 
@@ -58,10 +59,17 @@ class SearchRange(NamedTuple):
 
     yaw_deg: tuple[float, ...]
     scale: tuple[float, ...]
+    combined: bool = True
+    """Whether headings are tried with every scale; else one of them is wrong at a time."""
 
     def warps(self) -> list[Warp]:
-        """Every combination, the smallest correction first."""
-        pairs = [(y, s) for y in self.yaw_deg for s in self.scale]
+        """Every correction, the smallest first."""
+        pairs = [
+            (y, s)
+            for y in self.yaw_deg
+            for s in self.scale
+            if self.combined or y == 0.0 or s == 1.0
+        ]
         pairs.sort(key=lambda p: abs(p[0]) + 100 * abs(p[1] - 1))
         return [Warp(yaw_deg=y, scale=s) for y, s in pairs]
 
@@ -114,8 +122,9 @@ class Refiner:
         size_m: float,
         most_windows: int,
         controls: Sequence[Candidate] = (),
+        reach_m: float = REACH_M,
     ) -> list[Match]:
-        """Locate the views around the candidates.
+        """Locate the views around the candidates, coarsely.
 
         Args:
             views: ground views made VIEW_MARGIN times larger than `size_m` at FINE_GSD_M.
@@ -125,42 +134,66 @@ class Refiner:
             most_windows: at most this many windows of imagery are looked at.
             controls: places where the view cannot be, which show what chance reaches; needed where
                 all candidates are close together.
+            reach_m: how far from a candidate's centre the true place is looked for.
 
         Returns:
             At most one match per window, strongest evidence first.
         """
         matches: list[Match] = []
         elsewhere: list[Match] = []
+        warps = search.warps()
+        reach_px = round(reach_m / COARSE_GSD_M)
         for v, group in _grouped(candidates, most_windows).items():
             own = [*group, *(c._replace(view=v) for c in controls)]
-            found = self._refine_view(views[v], v, own, search, size_m)
+            found = self._coarse(views[v], v, own, warps, size_m, reach_px)
             matches += found[: len(group)]
             elsewhere += found[len(group) :]
-        matches = _with_evidence(matches, elsewhere)
+        matches = _with_evidence(matches, elsewhere, (2 * reach_px + 1) ** 2 * len(warps))
         matches.sort(key=lambda m: -m.log_evidence)
-        for k, match in enumerate(matches[:_FINE_MATCHES]):
-            matches[k] = self._refine_fine(views[match.view], match, size_m)
-        matches.sort(key=lambda m: -m.log_evidence)
-        return _distinct(matches)
+        return matches
 
-    def _refine_view(
+    def sharpened(
+        self,
+        views: Sequence[GroundView],
+        matches: Sequence[Match],
+        *,
+        size_m: float,
+        features: bool = True,
+    ) -> list[Match]:
+        """Repeat the best coarse matches at the fine resolution and ask local features.
+
+        Args:
+            views: as they were refined.
+            matches: what `refine` gave.
+            size_m: side of the square that is compared.
+            features: whether local features are asked for a second opinion.
+
+        Returns:
+            All matches, the strongest evidence first, one per place.
+        """
+        sharper = list(matches)
+        for k, match in enumerate(matches[:_FINE_MATCHES]):
+            sharper[k] = self._fine(views[match.view], match, size_m, features=features)
+        sharper.sort(key=lambda m: -m.log_evidence)
+        return distinct(sharper)
+
+    def _coarse(
         self,
         view: GroundView,
         number: int,
         group: Sequence[Candidate],
-        search: SearchRange,
+        warps: Sequence[Warp],
         size_m: float,
+        reach_px: int,
     ) -> list[Match]:
         coarse = _halved(_grey(view.image, view.mask))
         size_px = round(size_m / COARSE_GSD_M)
-        window_px = size_px + 2 * round(REACH_M / COARSE_GSD_M)
+        window_px = size_px + 2 * reach_px
         windows = [self._window(c.lat_deg, c.lon_deg, window_px, COARSE_GSD_M) for c in group]
-        warps = search.warps()
         peaks = correlate(coarse, windows, warps, size_px=size_px, gsd_m=COARSE_GSD_M)
         return [self._match(view, number, group[p.window], p, COARSE_GSD_M) for p in peaks]
 
-    def _refine_fine(self, view: GroundView, match: Match, size_m: float) -> Match:
-        """Repeat a coarse match at the fine resolution and ask local features."""
+    def _fine(self, view: GroundView, match: Match, size_m: float, *, features: bool) -> Match:
         nominal = Warp(
             yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
             scale=match.height_m / view.hypothesis.height_m,
@@ -169,7 +202,7 @@ class Refiner:
             Warp(yaw_deg=nominal.yaw_deg + dy, scale=nominal.scale * ds)
             for dy, ds in ((0, 1), (-2, 1), (2, 1), (0, 0.98), (0, 1.02))
         ]
-        centre = _view_centre(view, match)
+        centre = view_centre(view, match)
         size_px = round(size_m / FINE_GSD_M)
         window_px = size_px + 2 * round(_FINE_REACH_M / FINE_GSD_M)
         window = self._window(*centre, window_px, FINE_GSD_M)
@@ -182,14 +215,14 @@ class Refiner:
         peak = replace(peaks[0], z=match.z)
         fine = self._match(view, match.view, candidate, peak, FINE_GSD_M)
         fine = replace(fine, log_evidence=match.log_evidence)
-        return self._ask_features(view, fine, size_px)
+        return self._ask_features(view, fine, size_px) if features else fine
 
     def _ask_features(self, view: GroundView, match: Match, size_px: int) -> Match:
         nominal = Warp(
             yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
             scale=match.height_m / view.hypothesis.height_m,
         )
-        centre = _view_centre(view, match)
+        centre = view_centre(view, match)
         turned = warped(_grey(view.image, view.mask), nominal, size_px)
         found = self._features.match(
             turned,
@@ -257,57 +290,18 @@ class Refiner:
 
 _CORRELATION_SIGMA_M = 1.5
 _FEATURE_SIGMA_M = 1.0
-
-
-def correlation_log_evidence(excess_z: float) -> float:
-    """Log-likelihood ratio of a correlation peak at the right place against a chance peak.
-
-    Chance peaks are the maximum of many nearly independent samples and follow a Gumbel law; right
-    ones spread widely around a larger value. Both laws were fitted to development flights
-    (docs/accuracy.md). Below the usual chance peak and above the usual right one the densities
-    are held, because fitted tails mean nothing there; so the ratio only grows with the excess.
-
-    Args:
-        excess_z: the peak's z above the usual peak of the frame's other windows.
-
-    Returns:
-        Natural logarithm, limited to plus and minus 12.
-    """
-    right = (min(excess_z, _RIGHT_EXCESS) - _RIGHT_EXCESS) / _RIGHT_SPREAD
-    chance = (max(excess_z, _CHANCE_EXCESS) - _CHANCE_EXCESS) / _CHANCE_SPREAD
-    log_right = -0.5 * right * right - math.log(_RIGHT_SPREAD * math.sqrt(2 * math.pi))
-    log_chance = -chance - math.exp(-chance) - math.log(_CHANCE_SPREAD)
-    return max(-_MAX_LOG_EVIDENCE, min(log_right - log_chance, _MAX_LOG_EVIDENCE))
-
-
-_RIGHT_EXCESS, _RIGHT_SPREAD = 6.0, 3.5
-_CHANCE_EXCESS, _CHANCE_SPREAD = -0.2, 0.45
-_USUAL_CHANCE_Z, _USUAL_CHANCE_WEIGHT = 3.9, 2.0
-"""Peak of a window by chance over all development flights, and how many windows that counts for."""
-_MAX_LOG_EVIDENCE = 12.0
 _MAX_FEATURE_LOG_EVIDENCE = 10.0
-_SAME_PLACE_M = 8.0
 
 
-def _with_evidence(matches: Sequence[Match], controls: Sequence[Match]) -> list[Match]:
-    """Judge every match against what the frame's other windows reach by chance.
-
-    How high chance peaks rise depends on the frame (orchards and housing estates repeat
-    themselves), and the windows that name other places tell how high.
-    """
+def _with_evidence(matches: Sequence[Match], controls: Sequence[Match], tried: int) -> list[Match]:
     everywhere = [*matches, *controls]
-    lat = np.array([m.lat_deg for m in everywhere])
-    lon = np.array([m.lon_deg for m in everywhere])
-    z = np.array([m.z for m in everywhere])
-    judged = []
-    for match in matches:
-        elsewhere = z[distance_m(match.lat_deg, match.lon_deg, lat, lon) > _SAME_PLACE_M]
-        usual = float(np.median(elsewhere)) if len(elsewhere) else _USUAL_CHANCE_Z
-        weight = len(elsewhere) / (len(elsewhere) + _USUAL_CHANCE_WEIGHT)
-        background = weight * usual + (1 - weight) * _USUAL_CHANCE_Z
-        evidence = correlation_log_evidence(match.z - background)
-        judged.append(replace(match, log_evidence=evidence))
-    return judged
+    judged = peaks_log_evidence(
+        [m.lat_deg for m in everywhere],
+        [m.lon_deg for m in everywhere],
+        [m.z for m in everywhere],
+        tried=tried,
+    )
+    return [replace(m, log_evidence=e) for m, e in zip(matches, judged, strict=False)]
 
 
 def turned_offset(east_m: float, north_m: float, warp: Warp) -> tuple[float, float]:
@@ -317,7 +311,7 @@ def turned_offset(east_m: float, north_m: float, warp: Warp) -> tuple[float, flo
     return east_m * cos + north_m * sin, north_m * cos - east_m * sin
 
 
-def _view_centre(view: GroundView, match: Match) -> tuple[float, float]:
+def view_centre(view: GroundView, match: Match) -> tuple[float, float]:
     """Where the centre of the view lies on the map according to a match."""
     warp = Warp(
         yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
@@ -348,7 +342,7 @@ def _grouped(candidates: Sequence[Candidate], most: int) -> dict[int, list[Candi
     return groups
 
 
-def _distinct(matches: Sequence[Match]) -> list[Match]:
+def distinct(matches: Sequence[Match]) -> list[Match]:
     """Keep the strongest of matches that name the same place."""
     kept: list[Match] = []
     for match in matches:

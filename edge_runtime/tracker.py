@@ -13,8 +13,8 @@ view is new, or as far as the match is better than the best so far of this view.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -192,6 +192,46 @@ class Tracker:
     def hypotheses(self) -> list[Hypothesis]:
         """All of them, the most probable first."""
         return list(self._hypotheses)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that the next update depends on, as JSON values."""
+        times = (self._last_t_s, self._latest_t_s)
+        return {
+            "hypotheses": [
+                {
+                    **asdict(h),
+                    "velocity_mps": h.velocity_mps.tolist(),
+                    "covariance": h.covariance.tolist(),
+                }
+                for h in self._hypotheses
+            ],
+            "log_null": self._log_null,
+            "next_track": self._next_track,
+            "times_s": [t if math.isfinite(t) else None for t in times],
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go on from where `snapshot` was taken.
+
+        Raises:
+            KeyError, TypeError: not a snapshot.
+        """
+        self._hypotheses = [
+            Hypothesis(
+                **{
+                    **h,
+                    "velocity_mps": np.asarray(h["velocity_mps"], np.float64),
+                    "covariance": np.asarray(h["covariance"], np.float64),
+                    "view": None if h["view"] is None else View(*h["view"]),
+                }
+            )
+            for h in snapshot["hypotheses"]
+        ]
+        self._log_null = snapshot["log_null"]
+        self._next_track = snapshot["next_track"]
+        last, latest = snapshot["times_s"]
+        self._last_t_s = -math.inf if last is None else last
+        self._latest_t_s = -math.inf if latest is None else latest
 
     def _elapsed_s(self, t_s: float) -> float:
         """Time since the last call, none at the first one or when the clock stepped back."""

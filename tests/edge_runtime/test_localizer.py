@@ -1,5 +1,6 @@
 """Frames in, honest positions out, whatever the camera and the sensors deliver."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -12,6 +13,7 @@ import pytest
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.camera import Camera
+from edge_runtime.deadline import Effort
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.fix import STAGES, Fix, fix_from_json
 from edge_runtime.geodesy import distance_m
@@ -19,6 +21,7 @@ from edge_runtime.localizer import Localizer
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.refinement import REACH_M
 from edge_runtime.satellite_index import Circle, SatelliteIndex
+from edge_runtime.search_scope import control_places
 from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
@@ -367,23 +370,42 @@ def test_what_is_not_known_is_none_and_never_nan(localizer: Localizer, scene: An
 # --- the deadline ----------------------------------------------------------------------------
 
 
-def test_a_deadline_that_cannot_be_kept_sheds_refinement_and_is_missed(
+def test_a_deadline_that_cannot_be_kept_sheds_the_frame_and_is_missed(
     make_localizer: Callable[..., Localizer], scene: Any
 ) -> None:
     fix = make_localizer(deadline_ms=0.01).step(scene.photo(0, 0), state())
-    assert fix.shed == ("refine",)
+    assert fix.shed == ("frame",)
+    assert fix.windows == 0
     assert fix.deadline_missed
     assert abstains(fix)
 
 
-def test_a_tight_deadline_sheds_candidates_first(
+def test_an_effort_that_was_recorded_is_made_again(
     make_localizer: Callable[..., Localizer], scene: Any
 ) -> None:
-    localizer = make_localizer(deadline_ms=10_000.0)
-    localizer._window_ms = 4_000.0
-    fix = localizer.step(scene.photo(0, 0), state())
-    assert fix.shed == ("candidates",)
-    assert not fix.deadline_missed
+    photo = scene.photo(0, 0)
+    fix = make_localizer(deadline_ms=60_000.0).step(photo, state(), effort=Effort(1, False))
+    assert (fix.windows, fix.inliers) == (1, 0)
+
+
+def test_a_localizer_goes_on_from_its_snapshot_as_if_nothing_had_happened(
+    make_localizer: Callable[..., Localizer], scene: Any
+) -> None:
+    flown, resumed = make_localizer(), make_localizer()
+    photos = [scene.photo(8.0 * t, -5.0 * t) for t in range(6)]
+    for t in range(3):
+        flown.step(photos[t], state(t))
+    resumed.restore(json.loads(json.dumps(flown.snapshot())))
+    for t in range(3, 6):
+        one, other = flown.step(photos[t], state(t)), resumed.step(photos[t], state(t))
+        assert replace(one, latency_ms={}, t_fix_s=0.0) == replace(
+            other, latency_ms={}, t_fix_s=0.0
+        )
+
+
+def test_a_snapshot_of_something_else_is_refused(localizer: Localizer) -> None:
+    with pytest.raises(InputError, match="snapshot lacks or garbles 'tracker'"):
+        localizer.restore({"seq": 1})
 
 
 def test_a_generous_deadline_sheds_nothing(
@@ -399,7 +421,7 @@ def test_capture_counts_towards_the_deadline(
     localizer = make_localizer(deadline_ms=60_000.0)
     fix = localizer.step(scene.photo(0, 0), state(), capture_ms=60_001.0)
     assert fix.deadline_missed
-    assert "refine" in fix.shed
+    assert "frame" in fix.shed
 
 
 # --- losing and finding again ------------------------------------------------------------------
@@ -477,7 +499,7 @@ def test_windows_that_show_chance_are_far_from_where_the_drone_can_be(
     assert fix.lat_deg is not None
     assert fix.lon_deg is not None
     near = Circle(fix.lat_deg, fix.lon_deg, 1.0)
-    far = localizer._controls(near)
+    far = control_places(localizer.index, near, localizer._seq)
     away_m = [float(distance_m(near.lat_deg, near.lon_deg, c.lat_deg, c.lon_deg)) for c in far]
     assert all(metres > REACH_M for metres in away_m)
-    assert localizer._controls(None) == []
+    assert control_places(localizer.index, None, 0) == []

@@ -16,6 +16,7 @@ from edge_runtime.correlation import Warp
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView, ViewHypothesis
 from edge_runtime.imagery import ImageryStore
+from edge_runtime.match_evidence import correlation_log_evidence, usual_chance_z
 from edge_runtime.refinement import (
     FINE_GSD_M,
     MERGE_M,
@@ -25,7 +26,6 @@ from edge_runtime.refinement import (
     Match,
     Refiner,
     SearchRange,
-    correlation_log_evidence,
     turned_offset,
 )
 
@@ -146,7 +146,8 @@ def refined(
     search: SearchRange = SEARCH,
     most_windows: int = 20,
 ) -> list[Match]:
-    return refiner.refine([view], candidates, search, size_m=SIZE_M, most_windows=most_windows)
+    found = refiner.refine([view], candidates, search, size_m=SIZE_M, most_windows=most_windows)
+    return refiner.sharpened([view], found, size_m=SIZE_M)
 
 
 def error_m(match: Match, east_m: float, north_m: float) -> float:
@@ -355,7 +356,7 @@ def test_candidates_of_different_views_do_not_share_a_window(
 ) -> None:
     looked_at = windows_of(refiner, monkeypatch)
     views = [view_of(40, 30), view_of(-60, 200)]
-    found = refiner.refine(
+    coarse = refiner.refine(
         views,
         [candidate(50, 30, view=0), candidate(50, 30, view=1), candidate(-50, 190, view=1)],
         SEARCH,
@@ -363,6 +364,7 @@ def test_candidates_of_different_views_do_not_share_a_window(
         most_windows=20,
     )
     assert len(looked_at) == 3
+    found = refiner.sharpened(views, coarse, size_m=SIZE_M)
     assert {match.view for match in found[:2]} == {0, 1}
     assert error_m(next(m for m in found if m.view == 0), 40, 30) < 1
     assert error_m(next(m for m in found if m.view == 1), -60, 200) < 1
@@ -403,3 +405,19 @@ def test_the_smallest_correction_is_tried_first() -> None:
     warps = SearchRange((-5.0, 0.0, 5.0), (0.9, 1.0, 1.1)).warps()
     assert warps[0] == Warp(yaw_deg=0.0, scale=1.0)
     assert len({(w.yaw_deg, w.scale) for w in warps}) == 9
+
+
+def test_a_smaller_search_has_lower_chance_peaks() -> None:
+    # The largest of n normal samples lies near sqrt(2 ln n).
+    tried = [10, 1_000, 57 * 57 * 21, 1_000_000]
+    usual = [usual_chance_z(n) for n in tried]
+    assert usual == sorted(usual)
+    assert usual[2] == pytest.approx(3.9)
+    assert usual[1] == pytest.approx(3.9 - 4.41 + 3.32, abs=0.02)
+
+
+def test_only_one_correction_is_wrong_at_a_time_where_few_are_tried() -> None:
+    search = SearchRange((-2.0, 0.0, 2.0), (0.98, 1.0, 1.02), combined=False)
+    tried = {(w.yaw_deg, w.scale) for w in search.warps()}
+    assert tried == {(0, 1), (-2, 1), (2, 1), (0, 0.98), (0, 1.02)}
+    assert (search.warps()[0].yaw_deg, search.warps()[0].scale) == (0, 1)
