@@ -73,7 +73,7 @@ class MavlinkOutput:
             common: Any = import_module("pymavlink.dialects.v20.common")
         except ImportError as error:
             msg = (
-                f"output {name} needs {error.name!r}, which is not installed. "
+                f"output {name} needs 'pymavlink', which is not installed. "
                 "Install it with: pip install 'skyfix[mavlink]'"
             )
             raise BackendError(msg) from error
