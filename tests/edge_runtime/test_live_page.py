@@ -591,12 +591,15 @@ def test_closing_ends_every_stream_and_frees_the_port(imagery: Path) -> None:
     page.start()
     stream = Stream(page)
     assert [stream.next()[0] for _ in range(2)] == ["hello", "history"]
-    idle = socket.create_connection(("127.0.0.1", port_of(page)), WAIT_S)
+    idle = http.client.HTTPConnection("127.0.0.1", port_of(page), timeout=WAIT_S)
+    idle.request("GET", "/about.json")
+    assert idle.getresponse().read()
     page.close()
     page.close()
     page.publish(fix(0))
     assert stream.ends()
-    assert idle.recv(1) == b""
+    assert idle.sock is not None, "the connection was not kept open"
+    assert idle.sock.recv(1) == b""
     idle.close()
     stream.close()
     LivePage(imagery, port=port_of(page)).close()

@@ -195,7 +195,7 @@ def fix(seq: int, **changes: Any) -> Fix:
         "reason": "",
         "lat_deg": LAT_DEG + 6e-5 * (seq % 20),
         "lon_deg": LON_DEG + 9e-5 * (seq % 20),
-        "eph_m": 3.0,
+        "eph_m": 4.0,
         "yaw_deg": 45.0,
         "probability": 0.999,
         "latency_ms": {"encode": 20.0, "refine": 60.0, "total": 82.0},
@@ -275,7 +275,7 @@ def test_the_track_is_drawn_over_the_imagery(page: LivePage, browser: Browser) -
     assert (
         browser.value(text("position")) == f"{LAT_DEG + 6e-5 * 19:.6f}, {LON_DEG + 9e-5 * 19:.6f}"
     )
-    assert browser.value(text("reason")) == "68 % within 4.5 m, 95 % within 7.3 m"
+    assert browser.value(text("reason")) == "68 % within 6.0 m, 95 % within 9.8 m"
     assert browser.value("document.title") == "drone 7"
     assert browser.complaints == []
 
@@ -349,7 +349,9 @@ def test_camera_and_imagery_are_compared_by_keyboard(
         page.publish(fix(seq), frame, sight)
         seq += 1
         time.sleep(0.1)
-    assert browser.value(data("pictures")).endswith(":111")
+    for last in range(seq, seq + 5):
+        page.publish(fix(last), frame, sight)
+    browser.wait(f"{data('pictures')} == '{seq + 4}:111'")
     clip = "document.getElementById('view').style.clipPath"
     assert browser.value(clip) == "inset(0px 50% 0px 0px)"
     browser.value("document.getElementById('swipe').focus()")

@@ -8,7 +8,7 @@ export class Compare {
     this.onShown = onShown;
     this.held = this.busy = false;
     this.lastMs = -SHORTEST_MS;
-    this.shown = null;
+    this.shown = this.seq = null;
     this.blinking = 0;
     this.swipe = byId("swipe");
     this.swipe.addEventListener("input", () => this.split());
@@ -55,7 +55,7 @@ export class Compare {
       const key = `${shot.seq}/${shot.kinds}`;
       if (key === this.shown) return;
       const images = await Promise.all(["frame", "view", "imagery"].map((kind) => loaded(shot, kind)));
-      if (!this.held) { this.show(shot, images); this.shown = key; }
+      if (!this.held) { this.show(shot, images); this.shown = key; this.seq = shot.seq; }
     } catch {
       // The connection says by itself that it is gone.
     } finally {

@@ -196,4 +196,8 @@ byId("larger").addEventListener("click", larger);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", latency);
 new ResizeObserver(latency).observe(byId("latency"));
 document.addEventListener("visibilitychange", () => compare.refresh());
-setInterval(check, 500);
+setInterval(() => {
+  check();
+  // The last frames before a pause came too soon after each other for pictures of all.
+  if (flight.fresh && compare.seq !== flight.fix.seq) compare.refresh();
+}, 500);
