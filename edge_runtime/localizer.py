@@ -158,6 +158,11 @@ class Localizer:
         self.backend.close()
         self.index.close()
 
+    def place(self) -> tuple[float, float] | None:
+        """Most probable position (lat, lon), degrees, however little it is believed."""
+        estimate = self._tracker.estimate()
+        return None if estimate is None else (estimate.best.lat_deg, estimate.best.lon_deg)
+
     @property
     def sight(self) -> Sight | None:
         """What the newest frame showed; None when it showed no ground. Not to be written to."""
@@ -432,6 +437,7 @@ class Localizer:
             index_id=self.index.id,
             engine_id=self._engine_id,
             backend=self.backend.info.name,
+            fallback=self.backend.info.fallback,
         )
         self._seq += 1
         return fix
