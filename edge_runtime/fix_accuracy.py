@@ -48,7 +48,8 @@ def verdict(
         return Verdict("ABSTAIN", problem or f"believed only {estimate.probability:.1%}")
     if best.sigma_m > config.max_eph_m:
         return Verdict("ABSTAIN", problem or f"accuracy only {best.sigma_m:.0f} m")
-    if best.misses >= 3:
+    if best.misses:
+        # The first frames after a jump are of this kind, so no such position is called sure.
         return Verdict("DEGRADED", problem or f"dead reckoning for {best.since_match_s:.1f} s")
     return Verdict("OK", "")
 
