@@ -88,7 +88,7 @@ def calibrate(args: argparse.Namespace) -> None:
     abstain = None if args.false_fix_rate is None else made.ok_probability(args.false_fix_rate)
     if args.plot is not None:
         fit = RadiusFit(factor=made.factor, floor_m=made.floor_m)
-        fits = left_out_in_turn(flights) if len(flights) > 1 else [fit]
+        fits = left_out_in_turn(flights) or [fit] * len(flights)
         page = reliability_page(flights, fits, made, abstain=abstain)
         write_atomically(args.plot, page.encode())
     # The map's own error comes on top of whatever views of the map show.
@@ -153,7 +153,7 @@ def _tell(made: Any, abstain: Any, args: argparse.Namespace) -> None:
     )
     for name, found in (("fitted", made.fitted), ("unseen flights", made.unseen)):
         if found is None:
-            print("one flight: nothing says how it holds for another")
+            print("too few flights: nothing says how it holds for another")
             continue
         gap = max(abs(found.within_68 - 0.6827), abs(found.within_95 - 0.95))
         print(

@@ -118,8 +118,11 @@ def coverage(flights: Sequence[Errors], fits: Sequence[RadiusFit]) -> Coverage:
     )
 
 
-def left_out_in_turn(flights: Sequence[Errors]) -> list[RadiusFit]:
-    """For each flight the fit to all others."""
+def left_out_in_turn(flights: Sequence[Errors]) -> list[RadiusFit] | None:
+    """For each flight the fit to all others; None where the others have too few answers."""
+    answers = [len(f.right.error_m) for f in flights]
+    if sum(answers) - max(answers) < _FEWEST_ANSWERS:
+        return None
     return [fit_radius([*flights[:k], *flights[k + 1 :]]) for k in range(len(flights))]
 
 
@@ -138,9 +141,8 @@ def calibration(
         InputError: too few answers.
     """
     fit = fit_radius(flights)
-    unseen = None
-    if len(flights) > 1:
-        unseen = coverage(flights, left_out_in_turn(flights))
+    fits = left_out_in_turn(flights)
+    unseen = None if fits is None else coverage(flights, fits)
     return Calibration(
         index_id=index_id,
         bundle_id=bundle_id,
