@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.camera_files import is_foreign, read_calibration
 from edge_runtime.errors import InputError
 
 F64 = npt.NDArray[np.float64]
+
+_LENGTHS = (0, 4, 5, 8, 12, 14)
+"""How many coefficients OpenCV's polynomial lens model can have."""
 
 _FORWARD_RIGHT_DOWN_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -41,7 +45,8 @@ class Camera:
     cy_px: float
     """Principal point from the top, pixels."""
     distortion: tuple[float, ...] = ()
-    """OpenCV's k1, k2, p1, p2[, k3]; empty for none."""
+    """OpenCV's k1, k2, p1, p2[, k3[, k4, k5, k6[, s1, s2, s3, s4[, tau x, tau y]]]]; empty for
+    none."""
     mount_yaw_deg: float = 0.0
     """Camera yaw relative to the airframe's nose, degrees clockwise."""
     mount_pitch_deg: float = -90.0
@@ -59,10 +64,10 @@ class Camera:
         if not (self.fx_px > 0 and self.fy_px > 0):
             msg = f"focal lengths are {self.fx_px}, {self.fy_px} px; both must be positive"
             raise InputError(msg)
-        if not isinstance(self.distortion, tuple) or len(self.distortion) not in (0, 4, 5, 8):
+        if not isinstance(self.distortion, tuple) or len(self.distortion) not in _LENGTHS:
             msg = (
-                f"camera distortion is {self.distortion!r}; expected 0, 4, 5 or 8 coefficients "
-                "(OpenCV order)"
+                f"camera distortion is {self.distortion!r}; expected 0, 4, 5, 8, 12 or 14 "
+                "coefficients (OpenCV order)"
             )
             raise InputError(msg)
         for name, value in asdict(self).items():
@@ -90,13 +95,20 @@ class Camera:
 
     @classmethod
     def load(cls, path: Path) -> "Camera":
-        """Read a camera from JSON: the fields of this class, or `hfov_deg` for the focal length.
+        """Read a camera file.
+
+        Ours is JSON: the fields of this class, or `hfov_deg` for the focal length. Calibrations of
+        OpenCV (YAML, XML, JSON) and ROS (camera_info YAML) are read too; they say nothing about
+        the mounting, which is then straight down until `mounted` says otherwise.
 
         Raises:
-            InputError: unreadable, not JSON, unknown or missing names, values no camera has.
+            InputError: unreadable, unknown or missing names, values no camera has, a fisheye lens.
         """
         try:
-            values = json.loads(path.read_text())
+            text = path.read_text(encoding="utf-8-sig")
+            if is_foreign(path, text):
+                return cls(**read_calibration(path, text)._asdict())
+            values = json.loads(text)
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             msg = (
                 f"camera file {path} cannot be read ({error}); expected JSON with width_px, "
@@ -124,6 +136,27 @@ class Camera:
                 "fx_px, fy_px, cx_px, cy_px"
             )
             raise InputError(msg) from error
+
+    def mounted(
+        self,
+        *,
+        yaw_deg: float | None = None,
+        pitch_deg: float | None = None,
+        roll_deg: float | None = None,
+        stabilised: bool | None = None,
+    ) -> "Camera":
+        """The same camera held another way; what is not given stays.
+
+        Raises:
+            InputError: an angle that is not finite.
+        """
+        return replace(
+            self,
+            mount_yaw_deg=self.mount_yaw_deg if yaw_deg is None else yaw_deg,
+            mount_pitch_deg=self.mount_pitch_deg if pitch_deg is None else pitch_deg,
+            mount_roll_deg=self.mount_roll_deg if roll_deg is None else roll_deg,
+            stabilised=self.stabilised if stabilised is None else stabilised,
+        )
 
     def to_json(self) -> str:
         """This camera as JSON that `load` reads."""

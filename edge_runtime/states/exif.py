@@ -31,6 +31,7 @@ _MAKE, _MODEL, _EXIF_IFD, _GPS_IFD = 0x010F, 0x0110, 0x8769, 0x8825
 _TAKEN, _SUBSECOND, _ZONE = 0x9003, 0x9291, 0x9011
 _FOCAL, _FOCAL_35MM, _ZOOM = 0x920A, 0xA405, 0xA404
 _PLANE_X, _PLANE_UNIT = 0xA20E, 0xA210
+_WIDTH = 0xA002
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
 
 Value = str | tuple[float, ...]
@@ -43,6 +44,8 @@ class PhotoFacts:
     width_px: int
     """As the picture is stored, whatever its orientation tag says."""
     height_px: int
+    exif_width_px: int | None = None
+    """Width that EXIF says; another one where the picture was reduced and its metadata kept."""
     make: str = ""
     model: str = ""
     taken_unix_s: float | None = None
@@ -116,6 +119,7 @@ def facts_of_jpeg(data: bytes, name: str) -> PhotoFacts:
     return PhotoFacts(
         width_px=size[0],
         height_px=size[1],
+        exif_width_px=None if (wide := _positive(tags, _WIDTH)) is None else int(wide),
         make=_text(tags, _MAKE),
         model=_text(tags, _MODEL),
         taken_unix_s=taken,

@@ -1,9 +1,12 @@
 """States from an autopilot while it flies, and from its logs."""
 
 import math
+import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from edge_runtime.errors import InputError
@@ -24,6 +27,8 @@ _GIMBALS = frozenset({"MOUNT_ORIENTATION", "GIMBAL_DEVICE_ATTITUDE_STATUS", "DIS
 """Messages that come from other parts of a vehicle than its autopilot."""
 _HEARTBEAT_LOST_S = 3.0
 _REOPEN_AFTER_S = 1.0
+_BROKEN_AFTER = 50
+"""So many messages in a row that cannot be read are a link that is broken."""
 _KEEP_SAMPLES = 3000
 """A minute at 50 Hz."""
 _CLOCK_STEP_S = 0.5
@@ -161,6 +166,7 @@ class MavlinkStates:
         self._thread.join(timeout=5.0)
 
     def _listen(self, link: Link | None) -> None:
+        unreadable = 0
         while not self._stop.is_set():
             try:
                 if link is None:
@@ -169,6 +175,7 @@ class MavlinkStates:
                 message = link.recv_match(blocking=True, timeout=0.2)
                 if message is not None:
                     self._hear(message)
+                unreadable = 0
             except (OSError, InputError) as error:  # pyserial's errors are OSErrors.
                 self._began("link", f"telemetry: {self._address} failed ({error}); reopening")
                 _close(link)
@@ -176,6 +183,11 @@ class MavlinkStates:
                 self._stop.wait(_REOPEN_AFTER_S)
             except (ValueError, TypeError, AttributeError, IndexError) as error:
                 self._began("garbage", f"telemetry: a message cannot be read ({error}); left out")
+                unreadable += 1
+                if unreadable >= _BROKEN_AFTER:
+                    _close(link)
+                    link, unreadable = None, 0
+                    self._stop.wait(_REOPEN_AFTER_S)
         _close(link)
 
     def _hear(self, message: Received) -> None:
@@ -254,33 +266,29 @@ def read_log(path: Path) -> Recording:
     Raises:
         InputError: no pymavlink, unreadable, or no message of use.
     """
-    log, reader, clock = open_log(path), MessageReader(), BootClock()
+    reader, clock = MessageReader(), BootClock()
     samples: list[Sample] = []
     notes: list[str] = []
     system: int | None = None
-    try:
-        while (message := log.recv_match(type=sorted(reader.types))) is not None:
-            sender = _sender(message)
-            if sender is not None:
-                if sender[0] >= _GROUND_STATIONS:
-                    continue
-                system = system or sender[0]
-                if sender[0] != system:
-                    continue
-            t_s = float(message._timestamp)
-            boot_s = _boot_s(message)
-            if boot_s is not None:
-                t_s, rebooted = clock.local_s(boot_s, t_s)
-                if rebooted:
-                    notes.append(f"the autopilot started anew at {t_s:.2f} s")
-                    reader.forget()
+    for message in _messages(path, sorted(reader.types), notes):
+        if hasattr(message, "get_srcSystem"):  # Logs of the autopilot itself name no sender.
+            sender = message.get_srcSystem()
+            if sender >= _GROUND_STATIONS or sender != (system or sender):
+                continue
+            system = sender
+        t_s = float(message._timestamp)
+        boot_s = _boot_s(message)
+        if boot_s is not None:
+            t_s, rebooted = clock.local_s(boot_s, t_s)
+            if rebooted:
+                notes.append(f"the autopilot started anew at {t_s:.2f} s")
+                reader.forget()
+        try:
             sample = reader.read(message, t_s)
-            if sample is not None:
-                samples.append(sample)
-    except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
-        notes.append(f"{path.name} ends in something unreadable ({error}); read up to there")
-    finally:
-        log.close()
+        except (TypeError, ValueError, AttributeError):
+            continue  # A message of another version of the protocol.
+        if sample is not None:
+            samples.append(sample)
     if not samples:
         msg = (
             f"log {path} has no attitude, height or velocity; expected messages such as ATTITUDE "
@@ -291,11 +299,22 @@ def read_log(path: Path) -> Recording:
     return Recording(path=path, samples=tuple(samples), notes=tuple(notes))
 
 
-def _sender(message: Received) -> tuple[int, int] | None:
-    """System and component; None in logs of the autopilot itself."""
-    if not hasattr(message, "get_srcSystem"):
-        return None
-    return message.get_srcSystem(), message.get_srcComponent()
+def _messages(path: Path, types: list[str], notes: list[str]) -> list[Received]:
+    """The log's messages of these types up to its end, or up to where it cannot be read."""
+    messages: list[Received] = []
+    # pymavlink prints a line for every part of a log that it cannot read.
+    with redirect_stdout(StringIO()) as printed:
+        log = open_log(path)
+        try:
+            while (message := log.recv_match(type=types)) is not None:
+                messages.append(message)
+        except (OSError, ValueError, TypeError, IndexError, KeyError, struct.error) as error:
+            notes.append(f"{path.name} ends in something unreadable ({error}); read up to there")
+        finally:
+            log.close()
+    if skipped := printed.getvalue().count("\n"):
+        notes.append(f"{path.name} has {skipped} places that cannot be read; left out")
+    return messages
 
 
 def _boot_s(message: Received) -> float | None:
