@@ -1,8 +1,8 @@
 """Telemetry as a table: our own column names, and those of logs that say their units.
 
-Understood besides ours: AirData exports of DJI logs (units in the names, feet or metres), the photo
-tables of wildnav, and those of UAV-VisLoc. Columns whose meaning no source settles, such as a lone
-`Altitude` or `height` that may be above the sea, are not used.
+Understood besides ours: AirData exports of DJI logs (units in the names, feet or metres) and the
+photo tables of wildnav. Columns whose meaning no source settles are not used: a lone `Altitude` or
+`height` may be above the sea, and what UAV-VisLoc's Omega, Kappa and Phi turn about is not said.
 """
 
 import csv
@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[tuple[str, float], ...]] = {
         ("timestamp_seconds", 1),
         ("time(millisecond)", 1e-3),
     ),
-    "time": (("time_utc", 1), ("time_local", 1), ("datetime(utc)", 1), ("date", 1)),
+    "time": (("time_utc", 1), ("time_local", 1), ("datetime(utc)", 1)),
     "height_m": (
         ("height_m", 1),
         ("height_above_ground_m", 1),
@@ -47,7 +47,6 @@ COLUMNS: dict[str, tuple[tuple[str, float], ...]] = {
         ("heading_deg", 1),
         ("compass_heading(degrees)", 1),
         ("flight_yaw", 1),
-        ("phi1", 1),
     ),
     "pitch_deg": (("pitch_deg", 1), ("pitch(degrees)", 1), ("flight_pitch", 1)),
     "roll_deg": (("roll_deg", 1), ("roll(degrees)", 1), ("flight_roll", 1)),
