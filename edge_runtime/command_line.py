@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -35,13 +36,17 @@ def run_command(program: str, work: Callable[[], int | None], *, stopped: str) -
         stopped: what to say when the user interrupts it.
 
     Returns:
-        The exit status: the work's, 2 for a mistake, 130 when interrupted. A bug's exception goes
+        The exit status: the work's, 2 for a mistake, 130 when interrupted, 141 when nobody reads. A bug's exception goes
         on, so that its traceback is seen.
     """
     try:
         return work() or 0
     except SkyfixError as error:
         line = str(error)
+    except BrokenPipeError:
+        # Whoever read the output, as head, has seen enough; Python must not flush into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.errno not in _MACHINE_SAYS_NO:
             raise

@@ -1,6 +1,7 @@
 """`skyfix run`: its options and what it prints."""
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def run_command(args: argparse.Namespace) -> int:
     from edge_runtime.run import RunOutputs, TerminalProgress, run
 
     prepare_opencv()
+    # systemd stops a service with SIGTERM; the run then ends as it does by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options: dict[str, Any] = {
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,

@@ -14,6 +14,9 @@ LIVE_CAPACITY = 2
 """Fixes that wait for a peer: an old position is worth nothing to it."""
 HANGING_AFTER_S = 5.0
 _TELL_SLOW_EVERY_S = 10.0
+_STEADY_AFTER_S = 5.0
+"""A peer that takes fixes for less than this is not told to be back: a datagram to a port that
+nobody listens on is taken, and only the next one refused."""
 _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 5.0
 
@@ -28,6 +31,7 @@ class Outbox:
         capacity: int = FILE_CAPACITY,
         first_retry_s: float = _FIRST_RETRY_S,
         last_retry_s: float = _LAST_RETRY_S,
+        steady_after_s: float = _STEADY_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread.
@@ -37,6 +41,7 @@ class Outbox:
             capacity: fixes that wait; a newer one pushes the oldest out.
             first_retry_s: pause after a first failure; each further one doubles it.
             last_retry_s: the longest pause.
+            steady_after_s: how long a peer that was gone must take fixes to be told back.
             clock: seconds, monotonic.
         """
         self.name = output.name
@@ -44,6 +49,7 @@ class Outbox:
         self._capacity = capacity
         self._first_retry_s = first_retry_s
         self._last_retry_s = last_retry_s
+        self._steady_after_s = steady_after_s
         self._clock = clock
         self._waiting: deque[Fix] = deque()
         self._in_hand: Fix | None = None
@@ -53,6 +59,7 @@ class Outbox:
         self._lost_told = 0
         self._slow_told_s = clock()
         self._gone_since_s: float | None = None
+        self._taking_since_s: float | None = None
         self._hanging = False
         self._closing = False
         self._events: list[str] = []
@@ -169,15 +176,22 @@ class Outbox:
         if self._in_hand is not None:
             self._written += 1
         self._in_hand = None
-        if self._gone_since_s is not None or self._hanging:
-            since_s = self._in_hand_since_s if self._gone_since_s is None else self._gone_since_s
-            lost, self._lost_told = self._lost - self._lost_told, self._lost
-            self._events.append(
-                f"output {self.name} is back after {self._clock() - since_s:.0f} s, "
-                f"{lost} fixes lost"
-            )
-            self._gone_since_s, self._hanging = None, False
+        now_s = self._clock()
+        if self._hanging:
+            self._tell_back(self._in_hand_since_s)
+        elif self._gone_since_s is not None:
+            if self._taking_since_s is None:
+                self._taking_since_s = now_s
+            if now_s - self._taking_since_s >= self._steady_after_s:
+                self._tell_back(self._gone_since_s)
         self._changed.notify_all()
+
+    def _tell_back(self, since_s: float) -> None:
+        lost, self._lost_told = self._lost - self._lost_told, self._lost
+        self._events.append(
+            f"output {self.name} is back after {self._clock() - since_s:.0f} s, {lost} fixes lost"
+        )
+        self._gone_since_s, self._hanging = None, False
 
     def _give_back(self, fix: Fix, problem: str) -> None:
         """Put a fix that was not taken back to the front, if newer ones leave room for it."""
@@ -187,6 +201,7 @@ class Outbox:
             else:
                 self._lost += 1
         self._in_hand = None
+        self._taking_since_s = None
         if self._gone_since_s is None:
             self._gone_since_s = self._clock()
             self._events.append(f"output {self.name} is gone ({problem}), trying again")

@@ -327,7 +327,7 @@ def test_fixes_arrive_in_order_and_the_output_is_closed_once() -> None:
 )
 def test_a_peer_that_is_gone_and_comes_back_is_told_once_each(problem: Exception) -> None:
     peer = Peer()
-    box = outbox(peer, capacity=3)
+    box = outbox(peer, capacity=3, steady_after_s=0.0)
     peer.problem = problem
     offered(box, range(1))
     events: list[str] = []
@@ -344,6 +344,21 @@ def test_a_peer_that_is_gone_and_comes_back_is_told_once_each(problem: Exception
     assert len(events) == 2
     assert re.match(r"output peer is gone \(.+\), trying again", events[0])
     assert re.search(rf"back after \d+ s, {box.lost} fixes lost", events[1])
+
+
+def test_a_peer_that_takes_only_every_other_fix_is_told_to_be_gone_once() -> None:
+    """A datagram to a port that nobody listens on is taken, and the next one refused."""
+    peer = Peer()
+    box = outbox(peer, capacity=3)
+    for k in range(6):
+        peer.problem = ConnectionRefusedError("refused") if k % 2 == 0 else None
+        offered(box, range(k, k + 1))
+        if peer.problem is None:
+            assert box.flush()
+        else:
+            assert waited_for(lambda: peer.problem is not None and bool(box._gone_since_s))
+    box.close()
+    assert [event for event in box.events() if "back" in event] == []
 
 
 def test_a_peer_that_hangs_holds_nothing_up_and_is_told() -> None:
