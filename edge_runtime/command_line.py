@@ -36,7 +36,8 @@ def run_command(program: str, work: Callable[[], int | None], *, stopped: str) -
         stopped: what to say when the user interrupts it.
 
     Returns:
-        The exit status: the work's, 2 for a mistake, 130 when interrupted, 141 when nobody reads. A bug's exception goes
+        The exit status: the work's, 2 for a mistake, 130 when interrupted, 141 when nobody reads.
+        A bug's exception goes
         on, so that its traceback is seen.
     """
     try:
