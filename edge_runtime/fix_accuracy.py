@@ -46,6 +46,8 @@ def verdict(
         return Verdict(unsure, problem or f"several places fit, the best is believed {believed}")
     if estimate.probability < config.ok_probability:
         return Verdict("ABSTAIN", problem or f"believed only {estimate.probability:.1%}")
+    if not estimate.confirmed:
+        return Verdict("ABSTAIN", problem or "only weak agreement so far")
     if best.sigma_m > config.max_eph_m:
         return Verdict("ABSTAIN", problem or f"accuracy only {best.sigma_m:.0f} m")
     if best.misses:

@@ -44,7 +44,7 @@ class LocalizerConfig:
     """A position is given as OK only when it is believed at least this much."""
     max_eph_m: float = 30.0
     """A position less accurate than this is not given."""
-    lost_after_s: float = 5.0
+    lost_after_s: float = 3.0
     """Without an agreeing match for this long (and three frames), the drone is lost."""
     height_range_m: tuple[float, float] | None = None
     """Heights to search when the state has none."""

@@ -119,6 +119,9 @@ def control_places(index: SatelliteIndex, near: Circle | None, seq: int) -> list
 def _prior_circle(estimate: Estimate | None, level: TileLevel) -> Circle | None:
     if estimate is None or estimate.probability < 0.9:
         return None
+    # A search near a place that is not confirmed would only ever find that place again.
+    if not (estimate.confirmed or estimate.best.told):
+        return None
     radius = 3.0 * estimate.best.sigma_m + REACH_M + level.size_m
     if estimate.best.misses >= 3 or radius > _WIDEST_PRIOR_M:
         return None

@@ -8,7 +8,7 @@ starts again, by one rule. (Multiple-hypothesis tracking after Reid 1979, with a
 
 Frames of the same ground are not independent witnesses: a place that looks right by chance looks
 right in every frame of a hovering drone. So a hypothesis gains from a match only as far as the
-view is new, or as far as the match is better than the best so far of this view.
+view is new; of a known view the mean evidence counts, once.
 """
 
 import math
@@ -47,6 +47,10 @@ class TrackerConfig:
     """1-sigma of velocity from telemetry."""
     view_m: float = 45.0
     """After moving this far a view is new: about half a tile."""
+    proof_log_evidence: float = 7.0
+    """A single match this strong confirms a track; chance reaches it about once in 100 frames."""
+    proof_views: float = 2.0
+    """Weaker matches confirm a track when they agree over this many views of new ground."""
     most_hypotheses: int = 40
     merge_m: float = 12.0
     """Hypotheses nearer than this (and than their own uncertainty) become one."""
@@ -70,7 +74,9 @@ class View(NamedTuple):
     """Where the last match was."""
     lon_deg: float
     log_evidence: float
-    """The best evidence from there."""
+    """Mean evidence of the looks at it."""
+    looks: float = 1.0
+    """How many looks at this view the mean is of; what is left behind counts less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,12 @@ class Hypothesis:
     """What the present view has already told; None before any match."""
     withheld: float = 0.0
     """Log weight that this frame did not give because the view is known."""
+    proof: float = 0.0
+    """Log evidence of the strongest single match."""
+    matched_m: float = 0.0
+    """New ground over which matches agreed."""
+    told: bool = False
+    """Whether it was given as a prior, so that it needs no match to be followed."""
 
     @property
     def sigma_m(self) -> float:
@@ -106,6 +118,12 @@ class Estimate(NamedTuple):
 
     best: Hypothesis
     probability: float
+    confirmed: bool
+    """Whether one strong match, or weaker ones over enough new ground, stand behind it.
+
+    Belief alone does not say so: a place that looks somewhat right gains a little with every metre
+    that it shares with the true one's pattern (a long border of fields), until it is believed.
+    """
 
 
 class Tracker:
@@ -128,7 +146,7 @@ class Tracker:
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
         """Take a position prior, with its 1-sigma error per axis."""
         told = self._new(Measurement(lat_deg, lon_deg, sigma_m, 0.0), math.log(0.95), None)
-        self._hypotheses = [replace(told, view=None)]
+        self._hypotheses = [replace(told, view=None, told=True)]
         self._log_null = math.log(0.05)
 
     def predict(self, t_s: float, velocity_mps: tuple[float, float] | None = None) -> None:
@@ -187,7 +205,11 @@ class Tracker:
         if not self._hypotheses:
             return None
         best = self._hypotheses[0]
-        return Estimate(best, math.exp(best.log_weight))
+        confirmed = (
+            best.proof >= self.config.proof_log_evidence
+            or best.matched_m >= self.config.proof_views * self.config.view_m
+        )
+        return Estimate(best, math.exp(best.log_weight), confirmed)
 
     def hypotheses(self) -> list[Hypothesis]:
         """All of them, the most probable first."""
@@ -255,12 +277,17 @@ class Tracker:
             since_match_s=0.0,
             track_id=self._next_track,
             view=View(m.lat_deg, m.lon_deg, m.log_evidence),
+            proof=m.log_evidence,
         )
 
     def _tempered(
         self, before: Hypothesis, missed: Hypothesis, hits: list[Hypothesis]
     ) -> list[Hypothesis]:
-        """A hypothesis's children, their gain counted only as far as the view is new or better."""
+        """A hypothesis's children, their gain counted as far as the view is new.
+
+        Looks at a known view are repeated measurements of one agreement: their mean counts, so
+        many looks at ground that agrees by chance do not add up, and neither does the best of them.
+        """
         if not hits or before.view is None:
             return [replace(h, withheld=0.0) for h in (missed, *hits)]
         gain = _log_sum([h.log_weight for h in (missed, *hits)]) - missed.log_weight
@@ -270,14 +297,16 @@ class Tracker:
             before.view.lat_deg, before.view.lon_deg, best.view.lat_deg, best.view.lon_deg
         )
         new = min(float(moved_m) / self.config.view_m, 1.0)
-        better = max(best.view.log_evidence - before.view.log_evidence, 0.0)
-        counted = min(new * gain + (1 - new) * better, gain)
-        known = (1 - new) * before.view.log_evidence
+        known = (1 - new) * before.view.looks
+        change = (best.view.log_evidence - before.view.log_evidence) / (known + 1)
+        counted = min(new * gain + (1 - new) * change, gain)
         children = []
         for h in (missed, *hits):
             view = h.view
             if h is not missed and view is not None:
-                view = view._replace(log_evidence=max(view.log_evidence, known))
+                mean = before.view.log_evidence * known + view.log_evidence
+                view = view._replace(log_evidence=mean / (known + 1), looks=known + 1)
+                h = replace(h, matched_m=h.matched_m + new * self.config.view_m)
             weight = h.log_weight + counted - gain
             children.append(replace(h, log_weight=weight, view=view, withheld=gain - counted))
         return children
@@ -362,6 +391,7 @@ def _corrected(
         misses=0,
         since_match_s=0.0,
         view=View(m.lat_deg, m.lon_deg, m.log_evidence),
+        proof=max(h.proof, m.log_evidence),
     )
 
 
