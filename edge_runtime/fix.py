@@ -37,6 +37,8 @@ class Fix:
     lon_deg: float | None = None
     eph_m: float | None = None
     """1-sigma horizontal error per axis: 68 % of errors lie within 1.51 eph, 95 % within 2.45."""
+    stated_eph_m: float | None = None
+    """The same before calibration, by the error model alone; None where there is no calibration."""
     yaw_deg: float | None = None
     """Heading with the correction that fits the imagery best."""
     look_lat_deg: float | None = None

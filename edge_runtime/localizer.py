@@ -8,6 +8,7 @@ fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from edge_runtime.backends.protocol import Backend, BackendName, open_backend
 from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.calibration import Calibration
 from edge_runtime.camera import Camera
 from edge_runtime.deadline import Deadline, Effort
 from edge_runtime.errors import InputError
@@ -78,13 +80,25 @@ class Localizer:
         camera: Camera,
         config: LocalizerConfig | None = None,
         tracker: TrackerConfig | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        """Put opened parts together; `Localizer.open` opens them from folders."""
+        """Put opened parts together; `Localizer.open` opens them from folders.
+
+        Args:
+            bundle: the encoder's.
+            index: made with it.
+            backend: runs the encoder.
+            camera: that takes the frames.
+            config: of the search and refinement.
+            tracker: how matches are weighed over time.
+            calibration: of the stated accuracy; None states it as assumed.
+        """
         self.bundle, self.index, self.backend, self.camera = bundle, index, backend, camera
         self.config = config or LocalizerConfig()
         tracker = tracker or TrackerConfig(view_m=index.level.size_m / 2)
         self._tracker = Tracker(index.area_m2(), tracker)
         self._refiner = Refiner(index.imagery)
+        self.calibration = calibration
         self._views = FrameViews(camera, bundle.spec, index.levels, self.config.height_range_m)
         self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
         self._deadline = Deadline(self.config.deadline_ms)
@@ -108,6 +122,8 @@ class Localizer:
         config: LocalizerConfig | None = None,
         precision: Precision | None = None,
         threads: int | None = None,
+        calibrated: bool = True,
+        false_fix_rate: float | None = None,
     ) -> "Localizer":
         """Open and verify a bundle and its index, and prove the backend on the probes.
 
@@ -119,14 +135,25 @@ class Localizer:
             config: of the search and refinement.
             precision: which of the bundle's encoders; by default the backend's own choice.
             threads: CPU threads of the encoder; by default all.
+            calibrated: whether the index's calibration is used, where it has one.
+            false_fix_rate: largest share of answered stretches of flight that may be false; the
+                calibration says which belief that takes, in place of the config's.
 
         Raises:
             SkyfixError: anything is missing, altered, or does not belong together.
         """
+        config = config or LocalizerConfig()
         opened = Bundle.open(Path(bundle))
         satellite_index = SatelliteIndex.open(Path(index), opened)
+        calibration = None
+        if calibrated:
+            calibration = Calibration.open(
+                Path(index), index_id=satellite_index.id, bundle_id=opened.id
+            )
+        if false_fix_rate is not None:
+            config = _abstaining(config, calibration, false_fix_rate)
         chosen = open_backend(opened, backend, precision=precision, threads=threads)
-        return cls(opened, satellite_index, chosen, camera, config)
+        return cls(opened, satellite_index, chosen, camera, config, calibration=calibration)
 
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
         """Give a position prior with its 1-sigma error per axis.
@@ -398,9 +425,10 @@ class Localizer:
             estimate, self.config, tracked=self._reported_track is not None, problem=problem
         )
         usable = estimate if status in ("OK", "DEGRADED") else None
-        eph_m = None
+        eph_m = stated_m = None
         if usable is not None:
-            eph_m = stated_eph_m(usable, best, state, self.config)
+            stated_m = stated_eph_m(usable, best, state, self.config)
+            eph_m = stated_m if self.calibration is None else self.calibration.eph_m(stated_m)
             if self._reported_track != usable.best.track_id:
                 self._reset_counter += self._reported_track is not None
                 self._reported_track = usable.best.track_id
@@ -417,6 +445,7 @@ class Localizer:
             lat_deg=usable.best.lat_deg if usable else None,
             lon_deg=usable.best.lon_deg if usable else None,
             eph_m=eph_m,
+            stated_eph_m=None if self.calibration is None else stated_m,
             yaw_deg=best.yaw_deg % 360.0 if best else None,
             look_lat_deg=best.look_lat_deg if best and usable else None,
             look_lon_deg=best.look_lon_deg if best and usable else None,
@@ -441,6 +470,30 @@ class Localizer:
         )
         self._seq += 1
         return fix
+
+
+def _abstaining(
+    config: LocalizerConfig, calibration: Calibration | None, false_fix_rate: float
+) -> LocalizerConfig:
+    """The config with the belief that keeps false fixes at a rate.
+
+    Raises:
+        InputError: the calibration does not prove any such belief.
+    """
+    if calibration is None:
+        msg = (
+            f"a false-fix rate of {false_fix_rate} was asked for and the index has no calibration; "
+            "make one: python -m benchmarks calibrate"
+        )
+        raise InputError(msg)
+    abstain = calibration.ok_probability(false_fix_rate)
+    if not abstain.proven:
+        msg = (
+            f"a false-fix rate of {false_fix_rate} was asked for and the calibration proves "
+            f"{abstain.at_most:.4f} at best; ask for no less, or calibrate on more flights"
+        )
+        raise InputError(msg)
+    return replace(config, ok_probability=abstain.ok_probability)
 
 
 def _predicted(

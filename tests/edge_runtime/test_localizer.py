@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.calibration import Calibration, Coverage
 from edge_runtime.camera import Camera
 from edge_runtime.deadline import Effort
 from edge_runtime.errors import IndexFolderError, InputError
@@ -110,7 +111,7 @@ def test_every_field_of_a_good_fix_is_filled(localizer: Localizer, scene: Any) -
     assert (fix.seq, fix.frame, fix.t_exposure_s) == (0, "a.jpg", 12.5)
     assert (fix.status, fix.mode, fix.reason, fix.prior) == ("OK", "GLOBAL", "", False)
     missing = [field.name for field in fields(Fix) if getattr(fix, field.name) is None]
-    assert missing == []
+    assert missing == ["stated_eph_m"]
     assert fix.t_fix_s > 0
     assert fix.eph_m is not None
     assert 0.5 < fix.eph_m < 5
@@ -132,6 +133,28 @@ def test_every_field_of_a_good_fix_is_filled(localizer: Localizer, scene: Any) -
     assert fix.bundle_id == localizer.bundle.id
     assert fix.index_id == localizer.index.id
     assert (fix.engine_id, fix.backend) == ("numpy/fp32", "fake")
+
+
+def test_a_calibration_says_what_the_error_model_should_have(
+    bundle: Bundle, index: SatelliteIndex, fake_backend: Any, scene: Any
+) -> None:
+    coverage = Coverage(flights=1, answers=9, independent=3.0, within_68=0.7, within_95=0.95)
+    calibration = Calibration(
+        index_id=index.id,
+        bundle_id=bundle.id,
+        factor=0.5,
+        floor_m=2.0,
+        truth="flights",
+        fitted=coverage,
+        unseen=None,
+    )
+    plain = Localizer(bundle, index, fake_backend, scene.camera)
+    stated = Localizer(bundle, index, fake_backend, scene.camera, calibration=calibration)
+    photo = scene.photo(20, -30)
+    assumed, said = plain.step(photo, state()), stated.step(photo, state())
+    assert assumed.eph_m is not None
+    assert said.stated_eph_m == assumed.eph_m
+    assert said.eph_m == pytest.approx(math.hypot(2.0, 0.5 * assumed.eph_m))
 
 
 def test_the_tile_of_a_fix_is_the_one_under_the_drone(localizer: Localizer, scene: Any) -> None:
