@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import read_truth
+from benchmarks.flown_frames import FlownFrames
 from benchmarks.rows import Provenance, provenance
 from edge_runtime.backends.protocol import Backend, open_backend
 from edge_runtime.bundle import Bundle
@@ -26,8 +27,6 @@ from edge_runtime.ground_view import ground_view, view_hypotheses
 from edge_runtime.index_gate import Places, embed_queries, place_queries
 from edge_runtime.map_ambiguity import default_far_m, score_tiles
 from edge_runtime.satellite_index import SatelliteIndex, centred
-from edge_runtime.source import open_source
-from edge_runtime.state import read_telemetry_csv
 from edge_runtime.vector_search import F32
 
 F64 = npt.NDArray[np.float64]
@@ -110,7 +109,7 @@ def photographs(
     """
     camera, true = Camera.load(args.camera), read_truth(args.truth)
     embeddings, places = [], []
-    for frame in open_source(args.photos, read_telemetry_csv(args.telemetry)):
+    for frame in FlownFrames(args.photos, args.telemetry):
         hypotheses = view_hypotheses(frame.state) if frame.name in true else []
         if len(hypotheses) != 1 or frame.image is None:
             continue

@@ -146,7 +146,7 @@ def parity(args: argparse.Namespace) -> None:
     """`python -m benchmarks parity`."""
     from benchmarks.parity import FAMILIES, ParityRow, parity_rows
     from benchmarks.tables import print_parity
-    from edge_runtime.source import PHOTO_SUFFIXES
+    from edge_runtime.sources.photographs import PHOTO_SUFFIXES
 
     if not args.photographs.is_dir():
         msg = f"{args.photographs} is not a folder; expected photographs"

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy import read_truth
+from benchmarks.flown_frames import FlownFrames
 from benchmarks.intervals import Rate, rate
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m
 from edge_runtime.localizer import Localizer
 from edge_runtime.refinement import Match
-from edge_runtime.source import open_source
-from edge_runtime.state import read_telemetry_csv
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99, 99.9)
 """Percentiles that are reported."""
@@ -68,7 +67,7 @@ def evidence(
         InputError: inputs do not fit each other.
     """
     true = read_truth(truth)
-    frames = open_source(source, read_telemetry_csv(telemetry))
+    frames = FlownFrames(source, telemetry)
     right: list[tuple[float, float]] = []
     chance: list[tuple[float, float]] = []
     searched = found = first = 0

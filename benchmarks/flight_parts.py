@@ -23,7 +23,8 @@ import numpy.typing as npt
 from benchmarks.accuracy import Truth, read_truth
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m
-from edge_runtime.state import VehicleState, read_telemetry_csv
+from edge_runtime.state import VehicleState, with_ground_height
+from edge_runtime.states.csv_table import read_csv
 
 F64 = npt.NDArray[np.float64]
 Part = Literal["start", "whole", "moved", "off_map"]
@@ -231,9 +232,9 @@ def _stretch(
 
 
 def _read_flight(folder: Path) -> WorldFlight:
-    telemetry = read_telemetry_csv(folder / "telemetry.csv", ignore=_NO_VELOCITY)
+    telemetry = read_csv(folder / "telemetry.csv", ignore=_NO_VELOCITY).samples
     truths = read_truth(folder / "truth.csv")
-    if list(telemetry.by_filename) != list(truths):
+    if [sample.name for sample in telemetry] != list(truths):
         msg = (
             f"{folder}/telemetry.csv and truth.csv do not name the same frames in the same order; "
             "make the world again: python -m train world"
@@ -245,6 +246,6 @@ def _read_flight(folder: Path) -> WorldFlight:
     return WorldFlight(
         name=folder.name,
         frames=folder / "frames",
-        states=tuple(telemetry.by_filename.values()),
+        states=tuple(with_ground_height(sample.state) for sample in telemetry),
         truths=tuple(truths.values()),
     )

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import Truth, read_truth
+from benchmarks.flown_frames import FlownFrames
 from benchmarks.intervals import Rate, rate
 from benchmarks.rows import Provenance, provenance
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView, ground_view, view_hypotheses
 from edge_runtime.localizer import Localizer
-from edge_runtime.source import open_source
-from edge_runtime.state import read_telemetry_csv
 
 F64 = npt.NDArray[np.float64]
 
@@ -83,7 +82,7 @@ def retrieval_row(
         InputError: inputs do not fit each other.
     """
     true = read_truth(truth)
-    frames = open_source(source, read_telemetry_csv(telemetry))
+    frames = FlownFrames(source, telemetry)
     index, spec = localizer.index, localizer.bundle.spec
     off: list[F64] = []
     unseen = 0

@@ -17,7 +17,7 @@ from edge_runtime.errors import ImageryError, InputError
 from edge_runtime.geodesy import move_lat_lon
 from edge_runtime.map_sources.rasters import Raster, find_raster, with_stretch
 from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
-from edge_runtime.source import PHOTO_SUFFIXES
+from edge_runtime.sources.photographs import PHOTO_SUFFIXES
 from export.probes import probe_images
 
 U8 = npt.NDArray[np.uint8]

@@ -24,7 +24,8 @@ from edge_runtime.geodesy import check_lat_lon, move_lat_lon
 from edge_runtime.ground_view import ViewHypothesis, ground_view
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.satellite_imagery import write_mbtiles
-from edge_runtime.state import Telemetry, read_telemetry_csv
+from edge_runtime.state import VehicleState, with_ground_height
+from edge_runtime.states.csv_table import read_csv
 from train.config import MARGIN
 from train.pair_table import ImageArray, ImageSet, PairTable
 
@@ -88,8 +89,9 @@ def load_pairs(
         InputError: a file is missing or unreadable, columns are missing, or no pair is left.
     """
     lens = Camera.load(camera)
-    measured, true = read_telemetry_csv(telemetry), read_truth_csv(truth)
-    names = [name for name in true if name in measured.by_filename]
+    rows, true = read_csv(telemetry).samples, read_truth_csv(truth)
+    measured = {row.name: with_ground_height(row.state) for row in rows}
+    names = [name for name in true if name in measured]
     if not names:
         msg = f"{telemetry} and {truth} name no photograph in common; expected the same filenames"
         raise InputError(msg)
@@ -100,7 +102,8 @@ def load_pairs(
         views: list[tuple[U8, float, float] | None] = []
         with ThreadPoolExecutor() as pool:
             jobs = pool.map(
-                lambda name: _view(photos / name, lens, measured, true[name], big_m, big_px), names
+                lambda name: _view(photos / name, lens, measured[name], true[name], big_m, big_px),
+                names,
             )
             for done, view in enumerate(jobs):
                 views.append(view)
@@ -211,7 +214,12 @@ def read_truth_csv(path: Path) -> dict[str, TruePose]:
 
 
 def _view(
-    path: Path, camera: Camera, measured: Telemetry, true: TruePose, size_m: float, size_px: int
+    path: Path,
+    camera: Camera,
+    state: VehicleState,
+    true: TruePose,
+    size_m: float,
+    size_px: int,
 ) -> tuple[U8, float, float] | None:
     """The ground view by telemetry and the position of its centre by the truth."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -219,7 +227,6 @@ def _view(
         msg = f"photograph {path} cannot be read; expected a JPEG or PNG file"
         raise InputError(msg)
     rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-    state = measured.at(path.name)
     if state.height_m is None or state.yaw_deg is None:
         return None
     hypothesis = ViewHypothesis(state.yaw_deg, state.height_m)

@@ -40,8 +40,9 @@ class PlantedLocalizer:
 @pytest.fixture
 def flight(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / "photos" / name), np.full((32, 32, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / "photos" / name), noise)
     (tmp_path / "telemetry.csv").write_text("filename,height_m,yaw_deg\na.png,100,0\nb.png,100,0\n")
     (tmp_path / "truth.csv").write_text("filename,lat_deg,lon_deg\na.png,47,8\nb.png,47,8\n")
     return tmp_path

@@ -60,11 +60,12 @@ class PlantedLocalizer:
 @pytest.fixture
 def flight(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
     for name in ("a.png", "b.png", "c.png"):
-        cv2.imwrite(str(tmp_path / "photos" / name), np.full((120, 160, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / "photos" / name), noise)
     # The third looks at so little ground that there is no view of it.
     (tmp_path / "telemetry.csv").write_text(
-        "filename,height_m,yaw_deg\na.png,100,90\nb.png,100,90\nc.png,5,90\n"
+        "filename,t_s,height_m,yaw_deg\na.png,0,100,90\nb.png,1,100,90\nc.png,60,5,90\n"
     )
     (tmp_path / "truth.csv").write_text(
         "filename,lat_deg,lon_deg\na.png,47,8\nb.png,47,8\nc.png,47,8\n"

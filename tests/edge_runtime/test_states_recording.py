@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import InputError
-from edge_runtime.state import VehicleState, read_telemetry_csv
+from edge_runtime.state import VehicleState
 from edge_runtime.states.csv_table import read_csv
 from edge_runtime.states.opening import open_states
 from edge_runtime.states.recording import RecordedStates, zones_s
@@ -28,16 +28,20 @@ def by_seconds(times: list[float], start: float = 0.0) -> str:
     return "t_s,height_m\n" + "".join(f"{start + t!r},{100 + t}\n" for t in times)
 
 
-def test_rows_are_found_by_name_and_exactly_as_the_old_reader_finds_them(tmp_path: Path) -> None:
-    text = "filename,t_s,height_m,yaw_deg,pitch_deg,roll_deg\n" + "".join(
-        f"{k:03d}.jpg,{k / 2},{100 + k / 7:.3f},{(k * 37) % 360},{k % 5 - 2.5},{k % 3 - 1.5}\n"
+def test_rows_are_found_by_name_exactly_as_they_are_written(tmp_path: Path) -> None:
+    rows = {
+        f"{k:03d}.jpg": (k / 2, round(100 + k / 7, 3), (k * 37) % 360, k % 5 - 2.5, k % 3 - 1.5)
         for k in range(40)
+    }
+    text = "filename,t_s,height_m,yaw_deg,pitch_deg,roll_deg\n" + "".join(
+        f"{name},{','.join(map(str, values))}\n" for name, values in rows.items()
     )
-    path = csv_file(tmp_path, text)
-    new, old = RecordedStates(read_csv(path)), read_telemetry_csv(path)
-    assert new.names == set(old.by_filename)
-    for name, state in old.by_filename.items():
-        assert new.at(name, None) == state
+    source = states(tmp_path, text)
+    assert source.names == set(rows)
+    for name, (t_s, height_m, yaw_deg, pitch_deg, roll_deg) in rows.items():
+        assert source.at(name, None) == VehicleState(
+            t_s=t_s, height_m=height_m, yaw_deg=yaw_deg, pitch_deg=pitch_deg, roll_deg=roll_deg
+        )
 
 
 def test_rows_without_times_stand_for_themselves(tmp_path: Path) -> None:
