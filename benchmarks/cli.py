@@ -1,4 +1,4 @@
-"""Measure: accuracy of flights against the truth, latency of backends and stages, and a report."""
+"""Measure: accuracy of flights against the truth, speed, memory, and a report of it all."""
 
 import argparse
 import difflib
@@ -10,6 +10,9 @@ from typing import Any, get_args
 
 from benchmarks import commands
 from benchmarks.accuracy import FALSE_FIX_M, Score
+from benchmarks.calibrate_cli import add_calibrate
+from benchmarks.flight_cli import add_flights
+from benchmarks.speed_cli import add_end_to_end
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter, run_command
@@ -21,7 +24,10 @@ COMMANDS = (
     "ablation",
     "accuracy",
     "ambiguity",
+    "calibrate",
+    "end-to-end",
     "evidence",
+    "flights",
     "latency",
     "loading",
     "parity",
@@ -30,6 +36,8 @@ COMMANDS = (
     "retrieval",
     "sampling",
     "search",
+    "soak",
+    "start-up",
 )
 
 
@@ -201,6 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--title", default="Flight report", help="headline of the page")
     report.add_argument("--out", type=Path, required=True, help="HTML file to write")
     _add_scoring(report)
+
+    for add_command in (add_flights, add_calibrate, add_end_to_end):
+        add_command(add)
     return parser
 
 
