@@ -185,7 +185,8 @@ class Tracker:
         for h in self._hypotheses:
             hits = [_corrected(h, m, searched_m2, log_hit) for m in measurements]
             missed = replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1)
-            children += self._tempered(h, missed, [hit for hit in hits if hit is not None])
+            counted = [_counting_misses(hit, missed) for hit in hits if hit is not None]
+            children += self._tempered(h, missed, counted)
         share = math.log(min(searched_m2, self._area_m2) / self._area_m2)
         kept = self._merged(children)
         for m in measurements:
@@ -393,6 +394,20 @@ def _corrected(
         view=View(m.lat_deg, m.lon_deg, m.log_evidence),
         proof=max(h.proof, m.log_evidence),
     )
+
+
+_CLEAR_HIT = 2.0
+"""Log weight by which a match must explain a frame better than a miss does to end the misses."""
+
+
+def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
+    """A hit, its misses going on where it is hardly better an explanation than chance is.
+
+    Right after a jump some chance match lies near the old prediction in many frames.
+    """
+    if hit.log_weight >= missed.log_weight + _CLEAR_HIT:
+        return hit
+    return replace(hit, misses=missed.misses, since_match_s=missed.since_match_s)
 
 
 def _mixed(track: Hypothesis, born: Hypothesis) -> Hypothesis:
