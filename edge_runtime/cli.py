@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.command_line import HelpFormatter, run_command
+from edge_runtime.convert_cli import add_convert_command
 from edge_runtime.engine_cli import add_engine_commands
 from edge_runtime.index_cli import add_index_commands
 from edge_runtime.run_cli import BACKEND_CHOICES, add_run_command
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.set_defaults(run=_replay)
 
+    add_convert_command(commands, HelpFormatter)
+
     bundle = commands.add_parser(
         "bundle", help="look at an encoder bundle", **shown("bundle verify bundle")
     )
@@ -72,10 +75,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _replay(args: argparse.Namespace) -> int:
     from edge_runtime.opencv_settings import prepare_opencv
-    from edge_runtime.run import TerminalProgress, replay
+    from edge_runtime.replaying import replay
+    from edge_runtime.terminal_progress import TerminalProgress
 
     prepare_opencv()
     summary = replay(args.log, watch=TerminalProgress())
+    for note in summary.notes:
+        print(f"Note: {note}.")
     if summary.different:
         for line in summary.different[:20]:
             print(line)

@@ -63,6 +63,10 @@ class RunSummary:
     """Photographs without telemetry."""
     lost_records: int
     """Records that the log's medium never took."""
+    stopped: bool = False
+    """Whether it was interrupted before the source was over."""
+    last_events: tuple[str, ...] = ()
+    """What happened after the last record, one line each: no record holds it."""
 
 
 @dataclass(kw_only=True)
@@ -84,7 +88,9 @@ class Flight:
     """More parts whose events belong in the records."""
 
     def fly(self, log: FlightLog, *, watch: Watch | None = None) -> RunSummary:
-        """Localise every frame of the source.
+        """Localise every frame of the source, or until interrupted.
+
+        Whatever ends it, the outputs have been given every fix and are closed afterwards.
 
         Args:
             log: takes every record.
@@ -98,26 +104,35 @@ class Flight:
             for part in (log, self.source, self.states, *self.outboxes, self.recorder, self.page)
             if part is not None
         ]
+        told = [*told, *self.others]
         total = self.source.count()
+        stopped = False
         self.notifier.ready()
-        for frame in self.source.frames():
-            fix = self.step(frame, [*told, *self.others])
-            log.write(fix)
-            for outbox in self.outboxes:
-                outbox.offer(fix)
-            if self.page is not None:
-                self.page.publish(fix, frame.image, self.localizer.sight)
-            self.health.advanced(fix, has_image=frame.image is not None)
-            self.notifier.advanced()
-            statuses[fix.status] += 1
-            dropped += fix.dropped
-            missed += fix.deadline_missed
-            times_ms.append(fix.latency_ms["total"])
-            if self.notifier.active:
-                self.notifier.status(self.health.status_line())
-            if watch is not None:
-                watch(fix, sum(statuses.values()), total)
+        try:
+            for frame in self.source.frames():
+                fix = self.step(frame, told)
+                log.write(fix)
+                for outbox in self.outboxes:
+                    outbox.offer(fix)
+                if self.page is not None:
+                    self.page.publish(fix, frame.image, self.localizer.sight)
+                self.health.advanced(fix, has_image=frame.image is not None)
+                self.notifier.advanced()
+                statuses[fix.status] += 1
+                dropped += fix.dropped
+                missed += fix.deadline_missed
+                times_ms.append(fix.latency_ms["total"])
+                if self.notifier.active:
+                    self.notifier.status(self.health.status_line())
+                if watch is not None:
+                    watch(fix, sum(statuses.values()), total)
+        except KeyboardInterrupt:
+            stopped = True
         self.notifier.stopping()
+        for outbox in self.outboxes:
+            outbox.close()
+        if self.recorder is not None:
+            self.recorder.close()
         log.flush()
         info = self.localizer.backend.info
         return RunSummary(
@@ -134,6 +149,8 @@ class Flight:
             fallback=info.fallback,
             left_out=len(self.source.left_out),
             lost_records=log.lost,
+            stopped=stopped,
+            last_events=tuple(line for part in told for line in part.events()),
         )
 
     def step(

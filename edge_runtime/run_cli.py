@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ _OPTIONAL = (
     "time_offset_s",
     "max_gap_s",
     "heading",
+    "hfov_deg",
+    "mount_yaw_deg",
+    "mount_pitch_deg",
+    "mount_roll_deg",
+    "takeoff",
 )
 """Options that are stored with the run only where the user gave them."""
 
@@ -37,8 +43,8 @@ def add_run_command(
     )
     run.add_argument("--bundle", type=Path, required=True, help="encoder folder")
     run.add_argument("--index", type=Path, required=True, help="satellite index folder")
-    run.add_argument("--camera", type=Path, required=True, help="lens and mounting, JSON or YAML")
     _add_source(run)
+    _add_camera(run)
     _add_knowledge(run)
     _add_work(run)
     _add_outputs(run)
@@ -85,6 +91,26 @@ def _add_source(run: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_camera(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("the camera")
+    group.add_argument(
+        "--camera",
+        type=Path,
+        help="lens and mounting, JSON or YAML; by default what photographs say of themselves",
+    )
+    group.add_argument(
+        "--hfov-deg", type=float, help="field of view along the width, in place of a camera file"
+    )
+    for angle, words in (
+        ("yaw", "clockwise from the nose"),
+        ("pitch", "-90 looks straight down"),
+        ("roll", "right side down"),
+    ):
+        group.add_argument(
+            f"--mount-{angle}-deg", type=float, help=f"how it is held: {words}; as its file says"
+        )
+
+
 def _add_knowledge(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("what is known")
     group.add_argument(
@@ -107,6 +133,19 @@ def _add_knowledge(run: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="heights above ground to search when the telemetry has none",
+    )
+    group.add_argument(
+        "--terrain",
+        type=Path,
+        help="heights of the ground, SRTM .hgt tiles or GeoTIFF: makes heights above take-off ones "
+        "above the ground",
+    )
+    group.add_argument(
+        "--takeoff",
+        type=float,
+        nargs=2,
+        metavar=("LAT", "LON"),
+        help="place of take-off in degrees, for --terrain",
     )
 
 
@@ -132,6 +171,12 @@ def _add_outputs(run: argparse.ArgumentParser) -> None:
     group.add_argument("--out", type=Path, default=Path("fixes.jsonl"), help="log to write")
     group.add_argument("--append", action="store_true", help="go on with the log that is there")
     group.add_argument(
+        "--log-part-mib", type=float, default=64.0, help="the log is split into parts of this size"
+    )
+    group.add_argument(
+        "--log-keep-parts", type=int, help="full parts kept beside the newest; all by default"
+    )
+    group.add_argument(
         "--output",
         action="append",
         default=[],
@@ -148,14 +193,23 @@ def _add_outputs(run: argparse.ArgumentParser) -> None:
         "as 0.0.0.0:8080",
     )
     group.add_argument(
+        "--serve-title", default="skyfix", help="the page's name, where there are several drones"
+    )
+    group.add_argument(
         "--record", type=Path, metavar="FOLDER", help="keep frames and states for skyfix replay"
     )
     group.add_argument("--record-gb", type=float, default=4.0, help="most the recording may take")
+    group.add_argument(
+        "--record-seconds", type=float, help="the recording keeps no more than this long"
+    )
     group.add_argument(
         "--record-only-lost", action="store_true", help="keep only what led to being lost"
     )
     group.add_argument(
         "--health-file", type=Path, help="JSON that says how the run is doing, every second"
+    )
+    group.add_argument(
+        "--health-port", type=int, help="the same at http://127.0.0.1:PORT/health, 503 if it stalls"
     )
 
 
@@ -163,7 +217,8 @@ def run_command(args: argparse.Namespace) -> int:
     """Fly, and say what it came to."""
     from edge_runtime.flight_log import RunSettings
     from edge_runtime.opencv_settings import prepare_opencv
-    from edge_runtime.run import RunOutputs, TerminalProgress, run
+    from edge_runtime.run import RunOutputs, run
+    from edge_runtime.terminal_progress import TerminalProgress
 
     prepare_opencv()
     # systemd stops a service with SIGTERM; the run then ends as it does by Ctrl-C.
@@ -172,13 +227,14 @@ def run_command(args: argparse.Namespace) -> int:
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,
         **({"loop": True} if args.loop else {}),
+        **({"terrain": str(args.terrain.resolve())} if args.terrain else {}),
     }
     options |= {k: getattr(args, k) for k in _OPTIONAL if getattr(args, k) is not None}
     source = _absolute(args.source)
     settings = RunSettings(
         source=source,
         telemetry=_absolute(args.telemetry or args.source),
-        camera=str(args.camera.resolve()),
+        camera="" if args.camera is None else str(args.camera.resolve()),
         bundle=str(args.bundle.resolve()),
         index=str(args.index.resolve()),
         backend=args.backend,
@@ -187,11 +243,16 @@ def run_command(args: argparse.Namespace) -> int:
     outputs = RunOutputs(
         uris=tuple(args.output),
         serve=None if args.serve is None else _host_and_port(args.serve),
+        serve_title=args.serve_title,
         record=args.record,
+        record_seconds=args.record_seconds,
         record_gb=args.record_gb,
         record_only_lost=args.record_only_lost,
         health_file=args.health_file,
+        health_port=args.health_port,
         append=args.append,
+        log_part_bytes=round(args.log_part_mib * 2**20),
+        log_keep_parts=args.log_keep_parts,
     )
     summary = run(settings, args.out, outputs=outputs, watch=TerminalProgress())
     print(
@@ -205,9 +266,18 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"{summary.dropped} frames dropped, {summary.missed} took longer than the deadline.")
     if summary.left_out:
         print(f"{summary.left_out} photographs have no row of telemetry and were left out.")
-    if summary.lost_records:
-        print(f"{summary.lost_records} records are not in the log: its medium took them not.")
+    for event in summary.last_events:
+        print(f"After the last record: {event}.")
     print(f"Log written to {args.out}. Next: skyfix replay {args.record or args.out}")
+    if summary.lost_records:
+        sys.stderr.write(
+            f"skyfix: {summary.lost_records} of {summary.frames} records are not in the log "
+            f"{args.out}; its medium was full or gone, so give --out on another one\n"
+        )
+        return 1
+    if summary.stopped:
+        sys.stderr.write("skyfix: stopped; the log holds every finished frame\n")
+        return 130
     return 0
 
 

@@ -165,7 +165,7 @@ def test_a_damaged_photograph_is_a_record_and_not_the_end(
 def test_a_run_that_is_stopped_keeps_its_log(
     flight: Flight, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from edge_runtime.run import TerminalProgress
+    from edge_runtime.terminal_progress import TerminalProgress
 
     def stop(self: TerminalProgress, fix: Any, done: int, total: int) -> None:
         if done == 2:

@@ -15,7 +15,8 @@ from edge_runtime.fix import Fix
 from edge_runtime.flight_log import RunSettings, read_log, read_settings, settings_path
 from edge_runtime.geodesy import distance_m
 from edge_runtime.localizer import Localizer
-from edge_runtime.run import differing_fields, replay, run
+from edge_runtime.replaying import differing_fields, replay
+from edge_runtime.run import run
 
 pytest.importorskip("onnxruntime")
 

@@ -1,0 +1,167 @@
+"""The same flight again: a log's frames, or a recording's, and how every fix compares."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from edge_runtime.deadline import Effort
+from edge_runtime.errors import InputError
+from edge_runtime.fix import Fix, fix_from_json
+from edge_runtime.flight import Watch
+from edge_runtime.flight_camera import find_camera
+from edge_runtime.flight_log import RunSettings, read_log, read_settings
+from edge_runtime.flight_opening import open_localizer, opened, settings_of
+from edge_runtime.localizer import Localizer
+
+NOT_COMPARED = frozenset({"t_fix_s", "latency_ms", "deadline_missed", "events"})
+"""Fields that measure time, or tell what happened around a run, and so differ from run to run."""
+
+
+@dataclass(kw_only=True)
+class ReplaySummary:
+    """How a replay compares with what was flown."""
+
+    frames: int = 0
+    """Compared."""
+    different: list[str] = field(default_factory=list)
+    """One line for each frame that came out otherwise."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be compared, one line each."""
+
+
+def replay(log: Path, *, watch: Watch | None = None) -> ReplaySummary:
+    """Run a log's frames, or a recording's, again and compare every field but times and events.
+
+    Args:
+        log: written by `run`, or the folder of a recording.
+        watch: told each fix.
+
+    Raises:
+        SkyfixError: the log, its settings, or anything they name is missing or altered.
+    """
+    summary = ReplaySummary()
+    if log.is_dir():
+        _replay_recording(log, summary, watch)
+        return summary
+    runs = runs_of(read_log(log))
+    settings = find_camera(read_settings(log)).settings
+    if len(runs) > 1:
+        summary.notes.append(
+            f"the log holds {len(runs)} runs, one appended to the other; each is replayed with the "
+            "settings of the last"
+        )
+    total = sum(map(len, runs))
+    for records in runs:
+        _replay_run(log, settings, records, total, summary, watch)
+    return summary
+
+
+def runs_of(records: Iterator[Fix]) -> list[list[Fix]]:
+    """The runs of a log that was gone on with: `seq` grows within each and begins anew after."""
+    runs: list[list[Fix]] = []
+    for fix in records:
+        if not runs or fix.seq <= runs[-1][-1].seq:
+            runs.append([])
+        runs[-1].append(fix)
+    return runs
+
+
+def effort_of(fix: Fix) -> Effort:
+    """How much was done for a frame, so that it can be done again whatever the clock says."""
+    return Effort(fix.windows, fix.windows > 0 and "refine" not in fix.shed)
+
+
+def differing_fields(before: Fix, after: Fix) -> list[str]:
+    """Names of fields that differ, times and events left out."""
+    # Both sides take the same way through JSON, so rounding and NaN cannot differ.
+    a, b = fix_from_json(before.to_json()), fix_from_json(after.to_json())
+    names = (f.name for f in fields(Fix) if f.name not in NOT_COMPARED)
+    return [name for name in names if getattr(a, name) != getattr(b, name)]
+
+
+def _replay_run(
+    log: Path,
+    settings: RunSettings,
+    records: list[Fix],
+    total: int,
+    summary: ReplaySummary,
+    watch: Watch | None,
+) -> None:
+    """One run of a log; a frame whose record was lost is flown and not compared."""
+    recorded = {fix.seq: fix for fix in records}
+    last = records[-1].seq
+    missing = last + 1 - len(recorded)
+    if missing:
+        summary.notes.append(
+            f"{missing} records are not in the log; their frames were flown and not compared"
+        )
+    flown = 0
+    with opened(settings) as flight:
+        if flight.source.live:
+            msg = (
+                f"{log} is of a live source, {settings.source}, whose frames are gone; replay the "
+                "folder that skyfix run --record wrote"
+            )
+            raise InputError(msg)
+        for seq, frame in enumerate(flight.source.frames()):
+            before = recorded.get(seq)
+            fix = flight.step(frame, effort=None if before is None else effort_of(before))
+            if before is not None:
+                flown += 1
+                _compare(before, fix, summary)
+                if watch is not None:
+                    watch(fix, summary.frames, total)
+            if seq == last:
+                break
+    if flown < len(recorded):
+        summary.different.append(
+            f"{len(recorded) - flown} frames of the log are not in the source any more"
+        )
+
+
+def _replay_recording(folder: Path, summary: ReplaySummary, watch: Watch | None) -> None:
+    from edge_runtime.recordings.reading import read_recording
+
+    localizer: Localizer | None = None
+    expected: int | None = None
+    of_run: RunSettings | None = None
+    try:
+        for segment in read_recording(folder):
+            settings = settings_of(segment.settings, segment.path)
+            if localizer is not None and settings != of_run:
+                localizer.close()
+                localizer = None
+            if localizer is None:
+                localizer = open_localizer(settings)
+                of_run = settings
+            localizer.restore(segment.snapshot)
+            for recorded in segment.records():
+                frame, before = recorded.frame, recorded.fix
+                if expected is not None and before.seq > expected:
+                    summary.notes.append(
+                        f"{before.seq - expected} frames before {before.frame} are not in the "
+                        "recording"
+                    )
+                expected = before.seq + 1
+                fix = localizer.step(
+                    frame.image,
+                    recorded.state,
+                    frame_name=frame.name,
+                    capture_ms=frame.capture_ms,
+                    problem=frame.problem,
+                    effort=effort_of(before),
+                )
+                _compare(before, fix, summary)
+                if watch is not None:
+                    watch(fix, summary.frames, None)
+    finally:
+        if localizer is not None:
+            localizer.close()
+
+
+def _compare(before: Fix, after: Fix, summary: ReplaySummary) -> None:
+    # How much was shed and dropped came from the clock, and went into the effort.
+    after = replace(after, dropped=before.dropped, shed=before.shed)
+    summary.frames += 1
+    if changed := differing_fields(before, after):
+        summary.different.append(f"{before.frame}: {', '.join(changed)}")
