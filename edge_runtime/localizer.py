@@ -32,11 +32,13 @@ from edge_runtime.pose_correction import PoseCorrection
 from edge_runtime.refinement import MERGE_M, Candidate, Match, Refiner, view_centre
 from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.search_scope import SearchScope, close_look, control_places, scope_of
+from edge_runtime.similarity_evidence import UsualSimilarity, similarity_log_evidence
 from edge_runtime.stage_clock import StageClock
 from edge_runtime.state import VehicleState, finite_state
 from edge_runtime.tracker import Estimate, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
 
 _PROVEN_LOG_EVIDENCE = 3.0
 """A close look that proves this much needs no wider one, and teaches the errors of the pose."""
@@ -98,6 +100,7 @@ class Localizer:
         tracker = tracker or TrackerConfig(view_m=index.level.size_m / 2)
         self._tracker = Tracker(index.area_m2(), tracker)
         self._refiner = Refiner(index.imagery)
+        self._usual = UsualSimilarity(index)
         self.calibration = calibration
         self._views = FrameViews(camera, bundle.spec, index.levels, self.config.height_range_m)
         self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
@@ -259,7 +262,7 @@ class Localizer:
         if not views:
             return []
         scope = scope_of(None, state, level, self.config, self.index.area_m2())
-        candidates = self._candidates(views, level, None, None, state, StageClock(0.0))
+        candidates, _ = self._candidates(views, level, None, None, state, StageClock(0.0))
         candidates = self._views.turned(
             frame, state, level, views, candidates, self.index.tiles["heading_deg"]
         )
@@ -307,7 +310,7 @@ class Localizer:
         clock: StageClock,
     ) -> _Searched:
         """Retrieve, then refine: close to the prediction where that proves enough, else widely."""
-        candidates = self._candidates(views, level, scope.near, before, state, clock)
+        candidates, usual = self._candidates(views, level, scope.near, before, state, clock)
         candidates = self._views.turned(
             frame, state, level, views, candidates, self.index.tiles["heading_deg"]
         )
@@ -318,6 +321,7 @@ class Localizer:
             granted = effort or granted
             if granted.windows:
                 matches = self._coarse(grounds, candidates, level, close, granted.windows)
+                matches = _with_similarity(matches, usual)
                 if matches and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE:
                     if granted.fine:
                         matches = self._refiner.sharpened(
@@ -330,6 +334,8 @@ class Localizer:
         if granted.windows:
             started_ms = clock.elapsed_ms()
             matches = self._coarse(grounds, candidates, level, scope, granted.windows)
+            if scope.near is not None:
+                matches = _with_similarity(matches, usual)
             coarse_ms = clock.elapsed_ms() - started_ms
             if granted.fine:
                 matches = self._refiner.sharpened(grounds, matches, size_m=level.size_m)
@@ -363,8 +369,11 @@ class Localizer:
         before: Estimate | None,
         state: VehicleState,
         clock: StageClock,
-    ) -> list[Candidate]:
-        """Places to look at, best first: the tracker's own prediction, then what search found."""
+    ) -> tuple[list[Candidate], tuple[F32, F32]]:
+        """Places to look at, best first: the tracker's own prediction, then what search found.
+
+        And how similar tiles of the map usually are to each view.
+        """
         embeddings = self.backend.embed(np.stack([view.image for view in views]))
         clock.mark("encode")
         # Where the heading is known, tiles with another direction up are not what was asked for.
@@ -392,8 +401,9 @@ class Localizer:
         if near is not None and before is not None:
             ahead = [_predicted(before, v, view, candidates) for v, view in enumerate(views)]
             candidates = ahead + candidates
+        usual = self._usual.spread(embeddings, level)
         clock.mark("search")
-        return candidates
+        return candidates, usual
 
     def _learn(
         self, estimate: Estimate | None, views: Sequence[FrameView], matches: Sequence[Match]
@@ -470,6 +480,23 @@ class Localizer:
         )
         self._seq += 1
         return fix
+
+
+def _with_similarity(matches: Sequence[Match], usual: tuple[F32, F32]) -> list[Match]:
+    """Matches near a predicted place, with what their tiles' similarity adds; strongest first.
+
+    Views that were turned to agree with a tile come after those that were embedded, and say nothing
+    of their own.
+    """
+    median, spread = usual
+    judged = []
+    for match in matches:
+        z = math.nan
+        if match.view < len(median):
+            z = float((match.similarity - median[match.view]) / spread[match.view])
+        evidence = match.log_evidence + similarity_log_evidence(z)
+        judged.append(replace(match, log_evidence=evidence))
+    return sorted(judged, key=lambda m: -m.log_evidence)
 
 
 def _abstaining(
