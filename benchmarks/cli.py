@@ -12,7 +12,7 @@ from benchmarks import commands
 from benchmarks.accuracy import FALSE_FIX_M, Score
 from benchmarks.calibrate_cli import add_calibrate
 from benchmarks.flight_cli import add_flights
-from benchmarks.speed_cli import add_end_to_end
+from benchmarks.speed_cli import add_end_to_end, add_soak, add_start_up
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter, run_command
@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, required=True, help="HTML file to write")
     _add_scoring(report)
 
-    for add_command in (add_flights, add_calibrate, add_end_to_end):
+    for add_command in (add_flights, add_calibrate, add_end_to_end, add_start_up, add_soak):
         add_command(add)
     return parser
 

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.flight_laws import Law
 from benchmarks.rows import append_rows
+from benchmarks.start_up import Cache
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.command_line import HelpFormatter
 
@@ -33,6 +34,42 @@ def add_end_to_end(add: Any) -> None:
     _add_output(parser)
 
 
+def add_start_up(add: Any) -> None:
+    """Add the command to a parser's subparsers."""
+    parser = _command(
+        add, "start-up", "from starting the process to the first record and the first fix", start_up
+    )
+    _add_flight(parser, source="folder of photographs or video")
+    parser.add_argument(
+        "--backend", nargs="+", choices=BACKENDS, default=["auto"], help="each a row of its own"
+    )
+    parser.add_argument("--runs", type=int, default=10, help="starts of each row")
+    parser.add_argument(
+        "--cache",
+        nargs="+",
+        choices=get_args(Cache),
+        default=list(get_args(Cache)),
+        help="cold: files are dropped from the page cache before each start, where the system lets "
+        "them and no other process has them mapped",
+    )
+    _add_options(parser)
+    _add_output(parser)
+
+
+def add_soak(add: Any) -> None:
+    """Add the command to a parser's subparsers."""
+    parser = _command(
+        add, "soak", "skyfix run for a long time: memory, threads, files, missing records", soak
+    )
+    _add_flight(parser, source="video file, played in real time over and over")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
+    parser.add_argument("--hz", type=float, default=10.0, help="frames per second at most")
+    parser.add_argument("--every-s", type=float, default=10.0, help="seconds between two samples")
+    parser.add_argument("--folder", type=Path, required=True, help="for all the run writes")
+    _add_options(parser)
+    _add_output(parser)
+
+
 def _command(add: Any, name: str, purpose: str, run: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = add.add_parser(
         name,
@@ -44,11 +81,21 @@ def _command(add: Any, name: str, purpose: str, run: Any) -> argparse.ArgumentPa
     return parser
 
 
-def _add_flight(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="more of skyfix run's options, as --option=--deadline-ms=90; repeatable",
+    )
+
+
+def _add_flight(parser: argparse.ArgumentParser, *, source: str = "folder of photographs") -> None:
     for name, what in (
         ("bundle", "encoder folder"),
         ("index", "satellite index folder"),
-        ("source", "folder of photographs"),
+        ("source", source),
         ("telemetry", "CSV with filename, height_m, yaw_deg, …"),
         ("camera", "camera JSON"),
     ):
@@ -85,6 +132,67 @@ def end_to_end(args: argparse.Namespace) -> None:
     if not args.json:
         print_speed(rows)
         print_laws(laws(rows))
+
+
+def start_up(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from benchmarks.start_up import StartUpPlan, laws, measure
+
+    plan = StartUpPlan(
+        bundle=args.bundle,
+        index=args.index,
+        source=str(args.source),
+        telemetry=args.telemetry,
+        camera=args.camera,
+        backends=tuple(args.backend),
+        runs=args.runs,
+        caches=tuple(args.cache),
+        options=tuple(args.option),
+    )
+    rows = measure(plan, say=_say)
+    _emit(args, rows)
+    if args.json:
+        return
+    for row in rows:
+        ok = "none in a run"
+        if row.first_ok_s is not None:
+            ok = f"{row.first_ok_s:.2f} s (slowest {row.first_ok_max_s:.2f})"
+        print(
+            f"{row.backend}, {row.cache} cache, {row.runs} starts: import {row.import_s:.3f} s, "
+            f"first record {row.first_record_s:.2f} s (slowest {row.first_record_max_s:.2f}), "
+            f"first fix {ok} after {row.frames_to_ok:g} frames; load {row.load:.1f}"
+        )
+    print_laws(laws(rows))
+
+
+def soak(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from benchmarks import soak as long_run
+    from benchmarks.soak_check import laws
+
+    plan = long_run.SoakPlan(
+        bundle=args.bundle,
+        index=args.index,
+        source=args.source,
+        telemetry=args.telemetry,
+        camera=args.camera,
+        folder=args.folder,
+        minutes=args.minutes,
+        hz=args.hz,
+        every_s=args.every_s,
+        options=tuple(args.option),
+    )
+    row = long_run.soak(plan, say=_say)
+    _emit(args, [row])
+    if args.json:
+        return
+    print(
+        f"{row.seconds / 60:.1f} minutes, {row.records_per_s:.2f} records/s; after "
+        f"{row.settled_s:.0f} s {row.rss_first_mib:.1f} MiB, at the end {row.rss_last_mib:.1f} MiB "
+        f"({row.anonymous_last_mib:.1f} without files), at most {row.rss_peak_mib:.1f} MiB; "
+        f"{row.threads} threads, {row.files} open files"
+    )
+    print_laws(laws(row.growth, row.complete, seconds=row.seconds, settled_s=row.settled_s))
 
 
 def print_laws(laws: Sequence[Law]) -> None:
