@@ -3,6 +3,7 @@
 Each hypothesis is a Kalman filter on position and velocity with a weight. A frame's matches
 multiply weights by how much better a hypothesis explains them than chance does; what no hypothesis
 explains feeds new ones, from a reserve of belief that the drone is somewhere else altogether.
+Off the map nothing agrees, and the longer nothing does the more it takes to be believed again.
 The tracker therefore starts from nothing, survives wrong matches, notices that it was wrong, and
 starts again, by one rule. (Multiple-hypothesis tracking after Reid 1979, with a null hypothesis.)
 
@@ -39,6 +40,12 @@ class TrackerConfig:
     """That the right place is among a frame's matches."""
     kidnap_probability_per_s: float = 1e-4
     """That within a second the drone is somewhere the track does not explain."""
+    off_map_probability: float = 0.02
+    """That a flight begins off the map."""
+    most_off_map: float = 0.98
+    """However long nothing matches, the map is not given up for more than this."""
+    unknown_speed_mps: float = 10.0
+    """How fast new ground comes into view where the velocity is not known."""
     acceleration_mps2: float = 2.0
     """1-sigma of what the drone may do between frames."""
     initial_speed_mps: float = 15.0
@@ -104,6 +111,8 @@ class Hypothesis:
     """Log evidence of the strongest single match."""
     matched_m: float = 0.0
     """New ground over which matches agreed."""
+    fresh: float = 1.0
+    """Part of the view that was new in the newest match, 0..1."""
     told: bool = False
     """Whether it was given as a prior, so that it needs no match to be followed."""
 
@@ -139,7 +148,9 @@ class Tracker:
         self.config = config or TrackerConfig()
         self._area_m2 = area_m2
         self._hypotheses: list[Hypothesis] = []
-        self._log_null = 0.0
+        self._log_null = math.log1p(-self.config.off_map_probability)
+        self._log_off = math.log(self.config.off_map_probability)
+        self._new_ground = 0.0
         self._next_track = 1
         self._last_t_s = self._latest_t_s = -math.inf
 
@@ -147,7 +158,8 @@ class Tracker:
         """Take a position prior, with its 1-sigma error per axis."""
         told = self._new(Measurement(lat_deg, lon_deg, sigma_m, 0.0), math.log(0.95), None)
         self._hypotheses = [replace(told, view=None, told=True)]
-        self._log_null = math.log(0.05)
+        self._log_null = math.log(0.05 * (1 - self.config.off_map_probability))
+        self._log_off = math.log(0.05 * self.config.off_map_probability)
 
     def predict(self, t_s: float, velocity_mps: tuple[float, float] | None = None) -> None:
         """Move every hypothesis to a time, with the measured velocity where there is one.
@@ -163,6 +175,10 @@ class Tracker:
         total = _log_sum([h.log_weight for h in self._hypotheses])
         if total > -math.inf:
             self._log_null = float(np.logaddexp(self._log_null, total + math.log(leak)))
+            off = total + math.log(leak * self.config.off_map_probability)
+            self._log_off = float(np.logaddexp(self._log_off, off))
+        speed = self.config.unknown_speed_mps if velocity_mps is None else math.hypot(*velocity_mps)
+        self._new_ground = min(speed * dt / self.config.view_m, 1.0)
 
     def update(
         self,
@@ -199,6 +215,12 @@ class Tracker:
                 kept[twin] = _mixed(kept[twin], born)
         self._log_null += log_miss
         self._hypotheses = self._merged(kept)
+        # Off the map there is nothing to match, so every new view that no place explains speaks for
+        # it; of how much is new, a place that matches knows better than an assumed speed.
+        new = self._new_ground
+        if self._hypotheses and not self._hypotheses[0].misses:
+            new = min(new, self._hypotheses[0].fresh)
+        self._log_off += log_miss * (1.0 - new)
         self._normalise()
 
     def estimate(self) -> Estimate | None:
@@ -229,6 +251,7 @@ class Tracker:
                 for h in self._hypotheses
             ],
             "log_null": self._log_null,
+            "log_off": self._log_off,
             "next_track": self._next_track,
             "times_s": [t if math.isfinite(t) else None for t in times],
         }
@@ -251,6 +274,7 @@ class Tracker:
             for h in snapshot["hypotheses"]
         ]
         self._log_null = snapshot["log_null"]
+        self._log_off = snapshot["log_off"]
         self._next_track = snapshot["next_track"]
         last, latest = snapshot["times_s"]
         self._last_t_s = -math.inf if last is None else last
@@ -307,7 +331,7 @@ class Tracker:
             if h is not missed and view is not None:
                 mean = before.view.log_evidence * known + view.log_evidence
                 view = view._replace(log_evidence=mean / (known + 1), looks=known + 1)
-                h = replace(h, matched_m=h.matched_m + new * self.config.view_m)
+                h = replace(h, matched_m=h.matched_m + new * self.config.view_m, fresh=new)
             weight = h.log_weight + counted - gain
             children.append(replace(h, log_weight=weight, view=view, withheld=gain - counted))
         return children
@@ -359,8 +383,12 @@ class Tracker:
         return apart < self.config.merge_m and max(a.sigma_m, b.sigma_m) < 3 * self.config.merge_m
 
     def _normalise(self) -> None:
-        total = _log_sum([self._log_null, *(h.log_weight for h in self._hypotheses)])
+        on = _log_sum([self._log_null, *(h.log_weight for h in self._hypotheses)])
+        most = on + math.log(self.config.most_off_map / (1 - self.config.most_off_map))
+        self._log_off = min(self._log_off, most)
+        total = float(np.logaddexp(on, self._log_off))
         self._log_null -= total
+        self._log_off -= total
         self._hypotheses = [replace(h, log_weight=h.log_weight - total) for h in self._hypotheses]
 
 
@@ -397,7 +425,8 @@ def _corrected(
 
 
 _CLEAR_HIT = 2.0
-"""Log weight by which a match must explain a frame better than a miss does to end the misses."""
+"""Log weight by which a match must explain a frame better than a miss does to end the misses, and
+log evidence that it must have of its own."""
 
 
 def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
@@ -405,7 +434,10 @@ def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
 
     Right after a jump some chance match lies near the old prediction in many frames.
     """
-    if hit.log_weight >= missed.log_weight + _CLEAR_HIT:
+    assert hit.view is not None
+    # After a miss the next agreement must be one by itself, and not only lie where it should.
+    weak = missed.misses > 1 and hit.view.log_evidence < _CLEAR_HIT
+    if hit.log_weight >= missed.log_weight + _CLEAR_HIT and not weak:
         return hit
     return replace(hit, misses=missed.misses, since_match_s=missed.since_match_s)
 

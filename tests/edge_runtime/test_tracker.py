@@ -62,7 +62,7 @@ def probability(estimate: Estimate | None) -> float:
 def belief(tracker: Tracker) -> float:
     """All of it: every hypothesis and the null one."""
     weights = [math.exp(h.log_weight) for h in tracker.hypotheses()]
-    return sum(weights) + math.exp(tracker._log_null)
+    return sum(weights) + math.exp(tracker._log_null) + math.exp(tracker._log_off)
 
 
 @pytest.fixture
@@ -158,10 +158,13 @@ def test_one_overwhelming_match_is_believed() -> None:
 @pytest.mark.parametrize("share", [1.0, 0.1])
 @pytest.mark.parametrize("evidence", [-5.0, 0.0, WEAK, 3.0])
 def test_the_first_match_is_believed_as_bayes_says(evidence: float, share: float) -> None:
-    """Right place searched, found and agreeing (0.7 e^x) against not among the matches (0.3)."""
+    """Right place searched, found and agreeing (0.7 e^x) against not among the matches (0.3).
+
+    With a chance of 2 % that the flight begins off the map; no new ground has told of that yet.
+    """
     tracker = Tracker(AREA_M2)
     tracker.update([place(0, 0, evidence)], searched_m2=share * AREA_M2)
-    likelihood = 0.7 * math.exp(evidence) * share
+    likelihood = 0.98 * 0.7 * math.exp(evidence) * share
     expected = likelihood / (likelihood + 0.3)
     assert probability(tracker.estimate()) == pytest.approx(expected, rel=1e-9)
 
@@ -391,6 +394,56 @@ def test_frames_without_matches_keep_the_track_but_not_the_certainty(tracked: Tr
     assert estimate.best.track_id == before.best.track_id
     assert estimate.probability < before.probability
     assert belief(tracked) == pytest.approx(1)
+
+
+# --- the edge of the map, and weak agreement ---------------------------------------------------
+
+
+def test_the_longer_nothing_matches_the_more_it_takes_to_be_believed() -> None:
+    fresh, blind = Tracker(AREA_M2), Tracker(AREA_M2)
+    for t in range(120):
+        seen(blind, t)
+    match = place(0, 0, WEAK + 2)
+    at_once, later = seen(fresh, 0, match), seen(blind, 120, match)
+    assert 1 - probability(later) > 20 * (1 - probability(at_once))
+    assert probability(seen(blind, 121, place(0, 0, OVERWHELMING))) > 0.99
+
+
+def test_a_drone_that_hovers_over_what_matches_is_not_taken_to_be_off_the_map() -> None:
+    tracker = Tracker(AREA_M2)
+    for t in range(60):
+        seen(tracker, t, place(0, 0, WEAK))
+    assert math.exp(tracker._log_off) < 0.1
+
+
+def test_one_strong_match_confirms_and_a_weak_one_does_not() -> None:
+    strong = seen(Tracker(AREA_M2), 0, place(0, 0, 7.5))
+    weak = seen(Tracker(AREA_M2), 0, place(0, 0, 6.5))
+    assert strong is not None
+    assert weak is not None
+    assert (strong.confirmed, weak.confirmed) == (True, False)
+
+
+def test_weak_matches_confirm_over_two_views_of_new_ground_only() -> None:
+    hovering, flying = Tracker(AREA_M2), Tracker(AREA_M2)
+    for t in range(13):
+        there = seen(hovering, t, place(0, 0, 3.0))
+        along = seen(flying, t, place(10.0 * t, 0, 3.0))
+        assert there is not None
+        assert along is not None
+        assert not there.confirmed
+        assert along.confirmed == (t >= 9)  # 90 m of 45 m views
+
+
+def test_a_chance_match_near_the_prediction_does_not_end_the_misses(tracked: Tracker) -> None:
+    for t in (10, 11):
+        seen(tracked, t)
+    estimate = seen(tracked, 12, place(10.0 * 12 + 6, 0, 0.5))
+    assert estimate is not None
+    assert estimate.best.misses == 3
+    again = seen(tracked, 13, place(10.0 * 13, 0, OVERWHELMING))
+    assert again is not None
+    assert again.best.misses == 0
 
 
 # --- against the textbook --------------------------------------------------------------------
