@@ -28,6 +28,8 @@ Watch = Callable[[Fix, int, int | None], None]
 """Told each fix, how many are done, and how many there will be where that is known."""
 _RECENT = 4096
 """Frames that the median time is of, so that a long run needs no more memory than a short one."""
+_LAST_WORDS_S = 5.0
+"""For records that wait for a full medium when the flight is over; a service has little longer."""
 
 
 class TellsEvents(Protocol):
@@ -133,7 +135,7 @@ class Flight:
             outbox.close()
         if self.recorder is not None:
             self.recorder.close()
-        log.flush()
+        log.flush(_LAST_WORDS_S)
         info = self.localizer.backend.info
         return RunSummary(
             frames=sum(statuses.values()),

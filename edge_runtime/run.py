@@ -1,16 +1,22 @@
 """`skyfix run`: a flight by its settings, with all that the user wants to come out of it."""
 
+import errno
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from edge_runtime.errors import InputError
 from edge_runtime.flight import Flight, RunSummary, TellsEvents, Watch
 from edge_runtime.flight_camera import find_camera
 from edge_runtime.flight_log import ROTATE_BYTES, FlightLog, RunSettings
 from edge_runtime.flight_opening import opened
 from edge_runtime.health import Health, HealthFile, HealthServer
+from edge_runtime.sources.notices import Notices
 from edge_runtime.sources.uri import without_password
+
+_NOT_NOW = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+"""A port that a program still holds that has not ended yet; a network that is not up yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,13 @@ class RunOutputs:
     """A part of the log ends at this size."""
     log_keep_parts: int | None = None
     """Full parts of the log kept beside the newest; None keeps all."""
+
+
+class _Told:
+    """Notices as a part of a flight."""
+
+    def __init__(self, notices: Notices) -> None:
+        self.events = notices.taken
 
 
 def run(
@@ -90,7 +103,8 @@ def _add_outputs(
     """Open what the user asked for; all of it is closed with the flight or the stack."""
     from edge_runtime.outputs.opening import open_outbox
 
-    others: list[TellsEvents] = []
+    notices = Notices()
+    others: list[TellsEvents] = [_Told(notices)]
     for uri in outputs.uris:
         flight.outboxes = (*flight.outboxes, open_outbox(uri))
     health = Health()
@@ -100,9 +114,13 @@ def _add_outputs(
         stack.callback(health_file.close)
         others.append(health_file)
     if outputs.health_port is not None:
-        server = HealthServer(health, port=outputs.health_port)
-        stack.callback(server.close)
-        sys.stderr.write(f"Health: http://127.0.0.1:{server.port}/health\n")
+        try:
+            server = HealthServer(health, port=outputs.health_port)
+        except InputError as error:
+            _go_on_without("health endpoint", error, notices)
+        else:
+            stack.callback(server.close)
+            sys.stderr.write(f"Health: http://127.0.0.1:{server.port}/health\n")
     if outputs.record is not None:
         from edge_runtime.recordings.recorder import Recorder
 
@@ -114,22 +132,43 @@ def _add_outputs(
             settings=asdict(settings),
         )
     if outputs.serve is not None:
-        from edge_runtime.live_page.page import About, LivePage
-
-        host, port = outputs.serve
-        page = LivePage(
-            flight.localizer.index.imagery.path,
-            host=host,
-            port=port,
-            about=About(
-                title=outputs.serve_title,
-                source=settings.source,
-                index_id=flight.localizer.index.id,
-                bundle_id=flight.localizer.bundle.id,
-                deadline_ms=flight.localizer.config.deadline_ms,
-            ),
-            health=health.report,
-        )
-        flight.page = page
-        sys.stderr.write(f"Live page: {page.start()}\n" + f"{page.notice}\n" * bool(page.notice))
+        try:
+            _add_page(flight, outputs.serve, outputs.serve_title, settings)
+        except InputError as error:
+            _go_on_without("live page", error, notices)
     flight.others = tuple(others)
+
+
+def _add_page(flight: Flight, serve: tuple[str, int], title: str, settings: RunSettings) -> None:
+    from edge_runtime.live_page.page import About, LivePage
+
+    localizer = flight.localizer
+    page = LivePage(
+        localizer.index.imagery.path,
+        host=serve[0],
+        port=serve[1],
+        about=About(
+            title=title,
+            source=settings.source,
+            index_id=localizer.index.id,
+            bundle_id=localizer.bundle.id,
+            deadline_ms=localizer.config.deadline_ms,
+        ),
+        health=flight.health.report,
+    )
+    flight.page = page
+    sys.stderr.write(f"Live page: {page.start()}\n" + f"{page.notice}\n" * bool(page.notice))
+
+
+def _go_on_without(part: str, error: InputError, notices: Notices) -> None:
+    """Fly without what only shows the flight, where the machine and not the user stands against it.
+
+    Raises:
+        InputError: the user asked for what cannot be.
+    """
+    cause = error.__cause__
+    if not (isinstance(cause, OSError) and cause.errno in _NOT_NOW):
+        raise error
+    line = f"flown without the {part}: {error}"
+    sys.stderr.write(f"{line}\n")
+    notices.say(line)

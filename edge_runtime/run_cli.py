@@ -221,8 +221,15 @@ def run_command(args: argparse.Namespace) -> int:
     from edge_runtime.terminal_progress import TerminalProgress
 
     prepare_opencv()
-    # systemd stops a service with SIGTERM; the run then ends as it does by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminated = False
+
+    def terminate(number: int, _: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt(number)
+
+    # systemd stops a service with SIGTERM; the run then ends as it does by Ctrl-C, and well.
+    signal.signal(signal.SIGTERM, terminate)
     options: dict[str, Any] = {
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,
@@ -277,7 +284,7 @@ def run_command(args: argparse.Namespace) -> int:
         return 1
     if summary.stopped:
         sys.stderr.write("skyfix: stopped; the log holds every finished frame\n")
-        return 130
+        return 0 if terminated else 130
     return 0
 
 

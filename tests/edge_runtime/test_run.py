@@ -55,7 +55,7 @@ def test_a_flight_is_located_and_logged_frame_by_frame(
     settings: RunSettings, tmp_path: Path, scene: Any
 ) -> None:
     log = tmp_path / "fixes.jsonl"
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, int, int | None]] = []
     summary = run(
         settings, log, watch=lambda fix, done, total: told.append((fix.frame, done, total))
     )
