@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
+C64 = npt.NDArray[np.complex64]
 
 _BLUR_PX = 0.7
 """Gaussian sigma before differentiating: suppresses sensor noise, keeps kerbs."""
@@ -29,6 +30,8 @@ _MAX_WEIGHT = 2.0
 """A single strong edge counts at most this many times its surroundings."""
 _NOISE_SAMPLES = 20_000
 """About how many samples of the surfaces tell their noise: its error is then below 1 %."""
+_NEIGHBOURS = np.ones((5, 5), np.uint8)
+"""What blur and gradient of a pixel look at."""
 _INVERSE = cv2.DFT_INVERSE | cv2.DFT_SCALE
 _MIN_RELATIVE_ENERGY = 0.3
 """Windows with less texture than this part of the richest one are not scaled up any further."""
@@ -84,16 +87,20 @@ def gradient_field(patch: GreyPatch, gsd_m: float) -> F32:
     grey = cv2.GaussianBlur(patch.image.astype(np.float32), (0, 0), _BLUR_PX)
     gx = cv2.Scharr(grey, cv2.CV_32F, 1, 0)
     gy = cv2.Scharr(grey, cv2.CV_32F, 0, 1)
-    square = gx * gx + gy * gy
+    xx, yy = gx * gx, gy * gy
+    square = xx + yy
     magnitude = np.sqrt(square)
     side = max(3, int(_SURROUNDINGS_M / gsd_m)) | 1
-    surroundings = cv2.blur(magnitude, (side, side)) + _NOISE_FLOOR
-    weight = np.minimum(magnitude / surroundings, _MAX_WEIGHT) / np.maximum(square, 1e-6)
-    valid = cv2.erode(patch.mask, np.ones((5, 5), np.uint8)) > 0
-    weight *= valid
+    weight = np.asarray(cv2.blur(magnitude, (side, side)), np.float32)
+    weight += _NOISE_FLOOR
+    np.divide(magnitude, weight, out=weight)
+    np.minimum(weight, _MAX_WEIGHT, out=weight)
+    weight /= np.maximum(square, 1e-6, out=square)
+    weight *= cv2.erode(patch.mask, _NEIGHBOURS) > 0
     field = np.empty((*grey.shape, 2), np.float32)
-    field[..., 0] = (gx * gx - gy * gy) * weight
-    field[..., 1] = 2 * gx * gy * weight
+    np.multiply(np.subtract(xx, yy, out=xx), weight, out=field[..., 0])
+    gx *= 2
+    np.multiply(np.multiply(gx, gy, out=gx), weight, out=field[..., 1])
     return field
 
 
@@ -146,19 +153,22 @@ def correlate(
     for warp in warps:
         cut = warped(view, warp, size_px)
         field = gradient_field(cut, gsd_m)
-        templates.append(_spectrum(field, n))
-        norms.append(float(np.sqrt(np.sum(field * field))))
+        templates.append(np.conj(_spectrum(field, n)))
+        norms.append(cv2.norm(field))
         nominal = cut if nominal is None else nominal
     if nominal is None or min(norms) < 1e-3:
         return []
-    energies = np.stack([_energy(field, nominal.mask, n, reach) for field in fields])
+    seen = np.conj(_spectrum(_real(nominal.mask > 0), n))
+    energies = np.stack([_energy(field, seen, n, reach) for field in fields])
     floor = _MIN_RELATIVE_ENERGY * float(energies.max())
     surfaces = np.empty((len(windows), len(warps), reach + 1, reach + 1), np.float32)
+    product = np.empty((n, n), np.complex64)
+    plane = np.empty((n, n, 2), np.float32)
     for w, spectrum in enumerate(spectra):
         scale = 1.0 / np.sqrt(np.maximum(energies[w], max(floor, 1e-6)))
         for t, template in enumerate(templates):
-            product = cv2.mulSpectrums(spectrum, template, 0, conjB=True)
-            plane = cv2.dft(product, flags=_INVERSE)
+            np.multiply(spectrum, template, out=product)
+            cv2.dft(_parts(product), plane, _INVERSE)
             np.multiply(plane[: reach + 1, : reach + 1, 0], scale / norms[t], out=surfaces[w, t])
     noise = _noise(surfaces, energies >= floor)
     return [_best_peak(w, surfaces[w], warps, noise) for w in range(len(windows))]
@@ -179,20 +189,37 @@ def _noise(surfaces: F32, textured: npt.NDArray[np.bool_]) -> float:
     return 1.4826 * float(np.median(np.abs(some))) if some.size else 0.0
 
 
-def _spectrum(field: F32, n: int) -> F32:
+def _spectrum(field: F32, n: int) -> C64:
+    """(n, n) complex64: the transform of a field of (S, S, 2), real and imaginary part."""
     padded = np.zeros((n, n, 2), np.float32)
     padded[: field.shape[0], : field.shape[1]] = field
-    return np.asarray(cv2.dft(padded), np.float32)
+    return np.asarray(cv2.dft(padded), np.float32).view(np.complex64)[..., 0]
 
 
-def _energy(field: F32, mask: U8, n: int, reach: int) -> F32:
-    """Sum of squared gradients of the window under the mask, for every shift."""
-    square = np.zeros((*field.shape[:2], 2), np.float32)
-    square[..., 0] = np.sum(field * field, axis=2)
-    seen = np.zeros((*mask.shape, 2), np.float32)
-    seen[..., 0] = mask > 0
-    product = cv2.mulSpectrums(_spectrum(square, n), _spectrum(seen, n), 0, conjB=True)
-    plane = cv2.dft(product, flags=_INVERSE)
+def _parts(plane: C64) -> F32:
+    """The same memory as OpenCV takes complex numbers: (n, n, 2)."""
+    return plane.view(np.float32).reshape(*plane.shape, 2)
+
+
+def _real(values: npt.NDArray[np.generic]) -> F32:
+    """(S, S, 2) float32 with no imaginary part."""
+    field = np.zeros((*values.shape, 2), np.float32)
+    field[..., 0] = values
+    return field
+
+
+def _energy(field: F32, seen: C64, n: int, reach: int) -> F32:
+    """Sum of squared gradients of the window under the mask, for every shift.
+
+    Args:
+        field: of the window.
+        seen: (n, n) conjugate spectrum of the mask.
+        n: side of the transforms.
+        reach: largest shift.
+    """
+    real, imaginary = field[..., 0], field[..., 1]
+    square = _spectrum(_real(real * real + imaginary * imaginary), n)
+    plane = cv2.dft(_parts(square * seen), flags=_INVERSE)
     return np.asarray(plane[: reach + 1, : reach + 1, 0], np.float32)
 
 

@@ -66,15 +66,18 @@ class FeatureMatcher:
         if len(points_v) < MIN_INLIERS or len(points_i) < MIN_INLIERS:
             return None
         similarity = descriptors_v @ descriptors_i.T
-        apart = np.linalg.norm(points_v[:, None] - points_i[None], axis=2)
-        similarity[apart > reach_px] = -1.0
+        similarity[_apart(points_v, points_i) > reach_px**2] = -1.0
+        every = np.arange(len(points_v))
         best = similarity.argmax(axis=1)
-        top = np.partition(similarity, -2, axis=1)[:, -2:]
+        first = similarity[every, best]
+        similarity[every, best] = -np.inf
+        second = similarity.max(axis=1)
+        similarity[every, best] = first
         # Unit descriptors: distance squared is 2 - 2 cosine.
-        distance = np.sqrt(np.maximum(2 - 2 * top, 0))
-        good = (top[:, 1] > 0) & (distance[:, 1] < _RATIO * distance[:, 0])
-        good &= similarity.argmax(axis=0)[best] == np.arange(len(best))
-        if np.count_nonzero(good) < MIN_INLIERS:
+        distance, other = (np.sqrt(np.maximum(2 - 2 * top, 0)) for top in (first, second))
+        good = np.flatnonzero((first > 0) & (distance < _RATIO * other))
+        good = good[similarity[:, best[good]].argmax(axis=0) == good]
+        if len(good) < MIN_INLIERS:
             return None
         source, target = points_v[good], points_i[best[good]]
         cv2.setRNGSeed(1652)
@@ -116,6 +119,16 @@ class FeatureMatcher:
         # RootSIFT (Arandjelovic and Zisserman 2012): L1-normalise, then square root.
         root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
         return points, np.asarray(root, np.float32)
+
+
+def _apart(a: F64, b: F64) -> F64:
+    """(A, B) squared distances of the points (A, 2) from the points (B, 2)."""
+    dx = np.subtract.outer(a[:, 0], b[:, 0])
+    dy = np.subtract.outer(a[:, 1], b[:, 1])
+    dx *= dx
+    dy *= dy
+    dx += dy
+    return np.asarray(dx, np.float64)
 
 
 def inlier_log_evidence(inliers: int, matches: int, chance: float) -> float:
