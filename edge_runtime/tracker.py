@@ -427,6 +427,8 @@ def _corrected(
 _CLEAR_HIT = 2.0
 """Log weight by which a match must explain a frame better than a miss does to end the misses, and
 log evidence that it must have of its own."""
+_USED_TO = 5.0
+"""Mean log evidence of a track that is used to strong matches."""
 
 
 def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
@@ -435,8 +437,10 @@ def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
     Right after a jump some chance match lies near the old prediction in many frames.
     """
     assert hit.view is not None
-    # After a miss the next agreement must be one by itself, and not only lie where it should.
-    weak = missed.misses > 1 and hit.view.log_evidence < _CLEAR_HIT
+    # After a miss, and where matches have been strong, the next agreement must be one by itself,
+    # and not only lie where it should.
+    spoilt = missed.view is not None and missed.view.log_evidence > _USED_TO
+    weak = (missed.misses > 1 or spoilt) and hit.view.log_evidence < _CLEAR_HIT
     if hit.log_weight >= missed.log_weight + _CLEAR_HIT and not weak:
         return hit
     return replace(hit, misses=missed.misses, since_match_s=missed.since_match_s)
