@@ -58,7 +58,8 @@ def opened(settings: RunSettings) -> Iterator[Flight]:
         stack.callback(states.close)
         _check_states(settings, states, config)
         terrain = _terrain(options, stack)
-        live = _is_live(settings.source)
+        live = is_live(settings.source)
+        _check_device(settings.source)
         source = None if live else _files(settings, states, of_source)
         if source is not None:
             stack.callback(source.close)
@@ -138,12 +139,20 @@ def settings_of(values: dict[str, Any], place: Path) -> RunSettings:
     return RunSettings(**values)
 
 
-def _is_live(uri: str) -> bool:
-    """Whether frames come at their own pace; a device that is not there is refused at once."""
+def is_live(uri: str) -> bool:
+    """Whether a source gives frames at its own pace. Nothing is opened.
+
+    Raises:
+        InputError: not a source.
+    """
+    source = parse_source(uri)
+    return source.kind != "file" or source.truth("realtime")
+
+
+def _check_device(uri: str) -> None:
     source = parse_source(uri)
     if source.kind == "v4l2":
         check_device(source.target)
-    return source.kind != "file" or source.truth("realtime")
 
 
 def _files(settings: RunSettings, states: StateSource, options: dict[str, Any]) -> FrameSource:

@@ -10,7 +10,7 @@ from edge_runtime.fix import Fix, fix_from_json
 from edge_runtime.flight import Watch
 from edge_runtime.flight_camera import find_camera
 from edge_runtime.flight_log import RunSettings, read_log, read_settings
-from edge_runtime.flight_opening import open_localizer, opened, settings_of
+from edge_runtime.flight_opening import is_live, open_localizer, opened, settings_of
 from edge_runtime.localizer import Localizer
 
 NOT_COMPARED = frozenset({"t_fix_s", "latency_ms", "deadline_missed", "events"})
@@ -44,7 +44,14 @@ def replay(log: Path, *, watch: Watch | None = None) -> ReplaySummary:
         _replay_recording(log, summary, watch)
         return summary
     runs = runs_of(read_log(log))
-    settings = find_camera(read_settings(log)).settings
+    settings = read_settings(log)
+    if is_live(settings.source):
+        msg = (
+            f"{log} is of a live source, {settings.source}, whose frames are gone; replay the "
+            "folder that skyfix run --record wrote"
+        )
+        raise InputError(msg)
+    settings = find_camera(settings).settings
     if len(runs) > 1:
         summary.notes.append(
             f"the log holds {len(runs)} runs, one appended to the other; each is replayed with the "
@@ -52,7 +59,7 @@ def replay(log: Path, *, watch: Watch | None = None) -> ReplaySummary:
         )
     total = sum(map(len, runs))
     for records in runs:
-        _replay_run(log, settings, records, total, summary, watch)
+        _replay_run(settings, records, total, summary, watch)
     return summary
 
 
@@ -80,7 +87,6 @@ def differing_fields(before: Fix, after: Fix) -> list[str]:
 
 
 def _replay_run(
-    log: Path,
     settings: RunSettings,
     records: list[Fix],
     total: int,
@@ -97,18 +103,12 @@ def _replay_run(
         )
     flown = 0
     with opened(settings) as flight:
-        if flight.source.live:
-            msg = (
-                f"{log} is of a live source, {settings.source}, whose frames are gone; replay the "
-                "folder that skyfix run --record wrote"
-            )
-            raise InputError(msg)
         for seq, frame in enumerate(flight.source.frames()):
             before = recorded.get(seq)
             fix = flight.step(frame, effort=None if before is None else effort_of(before))
             if before is not None:
                 flown += 1
-                _compare(before, fix, summary)
+                fix = _compared(before, fix, summary)
                 if watch is not None:
                     watch(fix, summary.frames, total)
             if seq == last:
@@ -151,7 +151,7 @@ def _replay_recording(folder: Path, summary: ReplaySummary, watch: Watch | None)
                     problem=frame.problem,
                     effort=effort_of(before),
                 )
-                _compare(before, fix, summary)
+                fix = _compared(before, fix, summary)
                 if watch is not None:
                     watch(fix, summary.frames, None)
     finally:
@@ -159,9 +159,10 @@ def _replay_recording(folder: Path, summary: ReplaySummary, watch: Watch | None)
             localizer.close()
 
 
-def _compare(before: Fix, after: Fix, summary: ReplaySummary) -> None:
+def _compared(before: Fix, after: Fix, summary: ReplaySummary) -> Fix:
     # How much was shed and dropped came from the clock, and went into the effort.
     after = replace(after, dropped=before.dropped, shed=before.shed)
     summary.frames += 1
     if changed := differing_fields(before, after):
         summary.different.append(f"{before.frame}: {', '.join(changed)}")
+    return after
