@@ -29,6 +29,7 @@ from benchmarks.rows import append_rows, read_rows
 from edge_runtime.artefact import sha256_of
 from edge_runtime.backends.protocol import Backend, open_backend
 from edge_runtime.bundle import Bundle
+from edge_runtime.calibration import Calibration
 from edge_runtime.camera import Camera
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.flight_log import FlightLog
@@ -193,7 +194,14 @@ def _flown(
     part: FlightPart, flights: Sequence[WorldFlight], opened: _Opened, plan: FlightsPlan
 ) -> FlightRow:
     index = opened.half if part.part == "off_map" and opened.half is not None else opened.whole
-    localizer = Localizer(opened.bundle, index, opened.backend, opened.camera, plan.config)
+    localizer = Localizer(
+        opened.bundle,
+        index,
+        opened.backend,
+        opened.camera,
+        plan.config,
+        calibration=Calibration.open(index.root, index_id=index.id, bundle_id=opened.bundle.id),
+    )
     folder = logs_folder(plan.out)
     folder.mkdir(parents=True, exist_ok=True)
     answers: list[Answer] = []
