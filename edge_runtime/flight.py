@@ -84,6 +84,8 @@ class Flight:
     health: Health = field(default_factory=Health)
     notifier: ServiceNotifier = field(default_factory=ServiceNotifier.from_environment)
     terrain: TakeoffTerrain | None = None
+    begins_at: tuple[float, float] | None = None
+    """Latitude and longitude whose ground counts for `terrain` until there is a better guess."""
     source_period_s: float | None = None
     """Length of a video that is played over and over: its telemetry begins again with it."""
     others: Sequence[TellsEvents] = ()
@@ -191,7 +193,7 @@ class Flight:
             state = replace(state, t_s=frame.t_s)
         rise_m = 0.0
         if self.terrain is not None:
-            place = self.localizer.place()
+            place = self.localizer.place() or self.begins_at
             if place is not None:
                 rise_m = self.terrain.rise_m(*place)
         return with_ground_height(state, ground_above_takeoff_m=rise_m)

@@ -77,6 +77,7 @@ def opened(settings: RunSettings) -> Iterator[Flight]:
             states=states,
             localizer=localizer,
             terrain=terrain,
+            begins_at=_begins_at(options, localizer.index),
             source_period_s=_period_s(settings.source, source, of_source),
         )
         stack.callback(flight.close)
@@ -183,6 +184,17 @@ def _terrain(options: dict[str, Any], stack: ExitStack) -> TakeoffTerrain | None
     terrain = Terrain.open(Path(path))
     stack.callback(terrain.close)
     return TakeoffTerrain(terrain, *takeoff)
+
+
+def _begins_at(options: dict[str, Any], index: SatelliteIndex) -> tuple[float, float] | None:
+    """Where the ground is looked up before anything is known: at the take-off, if it is mapped."""
+    if options.get("takeoff") is None:
+        return None
+    lat_deg, lon_deg = options["takeoff"]
+    if index.contains(lat_deg, lon_deg):
+        return lat_deg, lon_deg
+    b = index.imagery.bounds
+    return (b.south_deg + b.north_deg) / 2, (b.west_deg + b.east_deg) / 2
 
 
 def _check_states(settings: RunSettings, states: StateSource, config: LocalizerConfig) -> None:
