@@ -37,6 +37,7 @@ def add_run_command(
     run = commands.add_parser(
         "run",
         help="localise the frames of a camera, a video or a folder",
+        usage="%(prog)s --bundle BUNDLE --index INDEX --source SOURCE [OPTION ...]",
         formatter_class=formatter,
         epilog="Example: skyfix run --bundle bundle --index index --source photos "
         "--telemetry telemetry.csv --camera camera.json",
@@ -102,12 +103,15 @@ def _add_camera(run: argparse.ArgumentParser) -> None:
         "--hfov-deg", type=float, help="field of view along the width, in place of a camera file"
     )
     for angle, words in (
-        ("yaw", "clockwise from the nose"),
-        ("pitch", "-90 looks straight down"),
+        ("yaw", "clockwise from the drone's nose"),
+        ("pitch", "-90 straight down"),
         ("roll", "right side down"),
     ):
         group.add_argument(
-            f"--mount-{angle}-deg", type=float, help=f"how it is held: {words}; as its file says"
+            f"--mount-{angle}-deg",
+            type=float,
+            metavar="DEG",
+            help=f"in place of the file's: {words}",
         )
 
 

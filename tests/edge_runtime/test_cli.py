@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 HELPS = (
     ["run"],
     ["replay"],
+    ["convert"],
     ["bundle"],
     ["bundle", "verify"],
     ["index"],
@@ -85,7 +86,7 @@ def flight(flight_dir: Path, bundle_dir: Path, index_dir: Path, tmp_path: Path) 
 def test_help_says_what_there_is() -> None:
     done = skyfix("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("run", "replay", "bundle", "index", "doctor"):
+    for command in ("run", "replay", "convert", "bundle", "index", "doctor"):
         assert f"    {command} " in done.stdout
     assert "Start with: skyfix doctor" in done.stdout
 

@@ -29,6 +29,7 @@ from edge_runtime.outputs.outbox import Outbox
 from edge_runtime.recordings.reading import read_recording
 from edge_runtime.recordings.recorder import Recorder
 from edge_runtime.run import RunOutputs, run
+from edge_runtime.terminal_progress import TerminalProgress
 
 LONG_S = 60.0
 Full = Callable[[bool], None]
@@ -378,3 +379,18 @@ def test_an_interrupted_flight_has_all_its_records(
     assert (summary.stopped, summary.frames, summary.lost_records) == (True, 5, 0)
     assert [fix.seq for fix in read_log(tmp_path / "fixes.jsonl")] == list(range(5))
     assert len(track.read_text().splitlines()) == 6
+
+
+def test_nobody_needs_to_watch(
+    photographs: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal is closed, or whoever read the pipe has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        summary = run(photographs, tmp_path / "fixes.jsonl", watch=TerminalProgress())
+        monkeypatch.undo()
+        with suppress(OSError):
+            gone.close()
+    assert summary.ok == summary.frames == 14

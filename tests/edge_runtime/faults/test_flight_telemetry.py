@@ -1,5 +1,7 @@
 """Telemetry with gaps, nonsense, jumps and wrong clocks: said, never believed, not the end."""
 
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,3 +110,23 @@ def test_no_telemetry_at_all_is_refused_with_what_to_give(
 ) -> None:
     with pytest.raises(InputError, match="telemetry"):
         run(replace(settings, telemetry=settings.source), tmp_path / "fixes.jsonl")
+
+
+def test_an_autopilot_that_never_speaks_ends_nothing(
+    settings: RunSettings, tmp_path: Path, events: Callable[[Sequence[Fix]], str]
+) -> None:
+    pytest.importorskip("pymavlink")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+    def watch(fix: Fix, done: int, total: int | None) -> None:
+        if done == 8:
+            time.sleep(3.5)
+
+    flight = replace(settings, telemetry=f"mavlink:udpin:127.0.0.1:{port}")
+    summary = run(flight, tmp_path / "fixes.jsonl", watch=watch)
+    fixes = list(read_log(tmp_path / "fixes.jsonl"))
+    assert (summary.ok, len(fixes)) == (0, summary.frames)
+    assert all("no height above ground" in fix.reason for fix in fixes)
+    assert "heartbeat" in events(fixes)
