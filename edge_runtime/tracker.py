@@ -200,7 +200,7 @@ class Tracker:
         children: list[Hypothesis] = []
         for h in self._hypotheses:
             hits = [_corrected(h, m, searched_m2, log_hit) for m in measurements]
-            missed = replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1)
+            missed = _missed(h, log_miss)
             counted = [_counting_misses(hit, missed) for hit in hits if hit is not None]
             children += self._tempered(h, missed, counted)
         share = math.log(min(searched_m2, self._area_m2) / self._area_m2)
@@ -420,15 +420,23 @@ def _corrected(
         misses=0,
         since_match_s=0.0,
         view=View(m.lat_deg, m.lon_deg, m.log_evidence),
-        proof=max(h.proof, m.log_evidence),
+        proof=m.log_evidence if h.misses >= _LOST_MISSES else max(h.proof, m.log_evidence),
+        matched_m=0.0 if h.misses >= _LOST_MISSES else h.matched_m,
     )
 
 
+_LOST_MISSES = 3
 _CLEAR_HIT = 2.0
 """Log weight by which a match must explain a frame better than a miss does to end the misses, and
 log evidence that it must have of its own."""
 _USED_TO = 5.0
 """Mean log evidence of a track that is used to strong matches."""
+
+
+def _missed(h: Hypothesis, log_miss: float) -> Hypothesis:
+    """What becomes of a hypothesis that no match agrees with; a lost one must be confirmed anew."""
+    missed = replace(h, log_weight=h.log_weight + log_miss, misses=h.misses + 1)
+    return replace(missed, proof=0.0, matched_m=0.0) if missed.misses >= _LOST_MISSES else missed
 
 
 def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
@@ -443,7 +451,13 @@ def _counting_misses(hit: Hypothesis, missed: Hypothesis) -> Hypothesis:
     weak = (missed.misses > 1 or spoilt) and hit.view.log_evidence < _CLEAR_HIT
     if hit.log_weight >= missed.log_weight + _CLEAR_HIT and not weak:
         return hit
-    return replace(hit, misses=missed.misses, since_match_s=missed.since_match_s)
+    lost = missed.misses >= _LOST_MISSES
+    return replace(
+        hit,
+        misses=missed.misses,
+        since_match_s=missed.since_match_s,
+        matched_m=0.0 if lost else hit.matched_m,
+    )
 
 
 def _mixed(track: Hypothesis, born: Hypothesis) -> Hypothesis:
