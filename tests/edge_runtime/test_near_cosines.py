@@ -1,4 +1,4 @@
-"""Descriptors are compared in bands of features near each other; the plain product says the same."""
+"""Descriptors are compared in bands of near features; the plain product says the same."""
 
 import numpy as np
 import pytest
