@@ -156,7 +156,9 @@ class Localizer:
         if false_fix_rate is not None:
             config = _abstaining(config, calibration, false_fix_rate)
         chosen = open_backend(opened, backend, precision=precision, threads=threads)
-        return cls(opened, satellite_index, chosen, camera, config, calibration=calibration)
+        localizer = cls(opened, satellite_index, chosen, camera, config, calibration=calibration)
+        localizer.warm_up()
+        return localizer
 
     def start_at(self, lat_deg: float, lon_deg: float, sigma_m: float) -> None:
         """Give a position prior with its 1-sigma error per axis.
@@ -269,6 +271,19 @@ class Localizer:
         grounds = [view.ground for view in views]
         matches = self._coarse(grounds, candidates, level, scope, scope.windows)
         return self._refiner.sharpened(grounds, matches, size_m=level.size_m)
+
+    def warm_up(self) -> None:
+        """Go every way of a frame once, so that none is slow or takes new memory in flight.
+
+        The track knows nothing of it.
+        """
+        camera, size_m = self.camera, self.index.level.size_m
+        frame = np.random.default_rng(0).integers(
+            0, 256, (camera.height_px, camera.width_px, 3), np.uint8
+        )
+        # From where a tile fills the picture; an oblique camera sees as much from lower down.
+        tangent = min(camera.width_px / camera.fx_px, camera.height_px / camera.fy_px)
+        self.match_anywhere(frame, VehicleState(t_s=0.0, height_m=size_m / tangent, yaw_deg=0.0))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the next fix depends on besides its frame and state, as JSON values."""

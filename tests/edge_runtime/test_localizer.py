@@ -403,6 +403,16 @@ def test_a_deadline_that_cannot_be_kept_sheds_the_frame_and_is_missed(
     assert abstains(fix)
 
 
+def test_a_warm_localizer_answers_as_a_cold_one(
+    make_localizer: Callable[..., Localizer], scene: Any
+) -> None:
+    warm, cold = make_localizer(), make_localizer()
+    warm.warm_up()
+    photo = scene.photo(20, -30)
+    answers = [one.step(photo, state()) for one in (warm, cold)]
+    assert len({replace(fix, latency_ms={}, t_fix_s=0.0).to_json() for fix in answers}) == 1
+
+
 def test_an_effort_that_was_recorded_is_made_again(
     make_localizer: Callable[..., Localizer], scene: Any
 ) -> None:
