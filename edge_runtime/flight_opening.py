@@ -28,7 +28,7 @@ from edge_runtime.terrain import TakeoffTerrain, Terrain
 _SOURCE_OPTIONS = ("rate_hz", "loop", "stall_s", "latency_ms")
 _STATE_OPTIONS = ("time_offset_s", "max_gap_s", "heading")
 _TERRAIN_OPTIONS = ("terrain", "takeoff")
-_OTHERS = ("ignore", "start", "threads", "precision")
+_OTHERS = ("ignore", "start", "threads", "precision", "calibrated", "false_fix_rate")
 _NOT_OF_THE_LOCALIZER = frozenset(
     {*_SOURCE_OPTIONS, *_STATE_OPTIONS, *_TERRAIN_OPTIONS, *_OTHERS, *CAMERA_OPTIONS}
 )
@@ -102,6 +102,8 @@ def open_localizer(settings: RunSettings, *, camera: Camera | None = None) -> Lo
         config=config_of(settings.options),
         precision=settings.options.get("precision"),
         threads=threads,
+        calibrated=settings.options.get("calibrated", True),
+        false_fix_rate=settings.options.get("false_fix_rate"),
     )
 
 

@@ -26,6 +26,7 @@ _OPTIONAL = (
     "mount_pitch_deg",
     "mount_roll_deg",
     "takeoff",
+    "false_fix_rate",
 )
 """Options that are stored with the run only where the user gave them."""
 
@@ -167,6 +168,17 @@ def _add_work(run: argparse.ArgumentParser) -> None:
         help="which of the bundle's encoders; fp16 on GPUs and fp32 on CPUs by default",
     )
     group.add_argument("--threads", type=int, help="CPU threads of the encoder; all by default")
+    group.add_argument(
+        "--false-fix-rate",
+        type=float,
+        help="abstain so that at most this share of answered stretches of flight is false, as the "
+        "index's calibration proves",
+    )
+    group.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="state the assumed accuracy even where the index has a calibration",
+    )
     group.add_argument("--deadline-ms", type=float, help="time a frame may take; work is shed")
 
 
@@ -238,6 +250,7 @@ def run_command(args: argparse.Namespace) -> int:
         "yaw_sigma_deg": args.yaw_sigma_deg,
         "attitude_sigma_deg": args.attitude_sigma_deg,
         **({"loop": True} if args.loop else {}),
+        **({"calibrated": False} if args.no_calibration else {}),
         **({"terrain": str(args.terrain.resolve())} if args.terrain else {}),
     }
     options |= {k: getattr(args, k) for k in _OPTIONAL if getattr(args, k) is not None}
