@@ -184,6 +184,7 @@ def test_records_that_are_lost_for_good_end_the_run_with_1_and_a_line(
         "give --out on another one"
     )
     assert "14 frames: 14 OK" in done.stdout
+    assert f"After the last record: log fixes.jsonl: closed with {lost} records not" in done.stdout
     assert "log fixes.jsonl cannot be written (File too large)" in done.stderr + done.stdout
 
 
@@ -245,12 +246,15 @@ def test_a_peer_that_hangs_holds_nothing_up_and_is_in_the_log(
     flight.outboxes = (box,)
     began_s = time.monotonic()
     with FlightLog(tmp_path / "fixes.jsonl") as log:
-        flight.fly(log, watch=lambda fix, done, total: now_s.__setitem__(0, now_s[0] + 1.0))
+        summary = flight.fly(
+            log, watch=lambda fix, done, total: now_s.__setitem__(0, now_s[0] + 1.0)
+        )
     assert time.monotonic() - began_s < LONG_S / 2
     quit_.set()
     fixes = list(read_log(tmp_path / "fixes.jsonl"))
     assert [fix.status for fix in fixes] == ["OK"] * len(flown.images)
     assert "output serial has taken nothing for" in events(fixes)
+    assert "output serial was closed with 3 fixes not handed on" in summary.last_events
 
 
 # --- ports and folders -----------------------------------------------------------------------
