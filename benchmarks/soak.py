@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
+
 from benchmarks.rows import Provenance, cpu_name, provenance
 from benchmarks.soak_check import (
     SETTLED_S,
@@ -107,6 +109,7 @@ def soak(plan: SoakPlan, *, say: Say = lambda _line: None) -> SoakRow:
     if (plan.folder / LOG).exists():
         msg = f"{plan.folder} holds the log of an earlier run; give another --folder"
         raise InputError(msg)
+    _check_rate(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
@@ -225,6 +228,19 @@ def read_samples(path: Path) -> list[Sample]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{path} cannot be read as samples ({error!r}); expected those of benchmarks soak"
         raise InputError(msg) from error
+
+
+def _check_rate(plan: SoakPlan) -> None:
+    """Refuse a video of more frames a second: those left out have a number and no record."""
+    capture = cv2.VideoCapture(str(plan.source))
+    fps = float(capture.get(cv2.CAP_PROP_FPS) or 0.0)
+    capture.release()
+    if not 0 < fps <= plan.hz * 1.001:
+        msg = (
+            f"{plan.source} has {fps:g} frames/s; expected a video of at most --hz {plan.hz:g}, "
+            "so that a frame without a record is a missing one"
+        )
+        raise InputError(msg)
 
 
 def _command(plan: SoakPlan, port: int) -> list[str]:

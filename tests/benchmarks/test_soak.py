@@ -208,7 +208,6 @@ def test_a_run_on_a_looped_video_is_watched_ended_and_judged(flight: Path, tmp_p
         camera=flight / "world" / "held_out" / "camera.json",
         folder=tmp_path / "run",
         minutes=0.2,
-        hz=5.0,
         every_s=1.0,
         options=("--backend", "ort-cpu", "--threads", "1"),
     )
@@ -223,6 +222,21 @@ def test_a_run_on_a_looped_video_is_watched_ended_and_judged(flight: Path, tmp_p
     assert row.rss_peak_mib > 50
     assert judge(plan.folder).complete == row.complete
     with pytest.raises(InputError, match="another --folder"):
+        soak(plan)
+
+
+@pytest.mark.slow
+def test_a_video_that_would_be_thinned_out_is_refused(flight: Path, tmp_path: Path) -> None:
+    plan = SoakPlan(
+        bundle=flight / "bundle",
+        index=flight / "index",
+        source=flight / "loop.mp4",
+        telemetry=flight / "telemetry.csv",
+        camera=flight / "world" / "held_out" / "camera.json",
+        folder=tmp_path / "run",
+        hz=5.0,
+    )
+    with pytest.raises(InputError, match=r"10 frames/s; expected a video of at most --hz 5"):
         soak(plan)
 
 
