@@ -50,6 +50,9 @@ class Deadline:
             return Effort(windows, False), ("refine",)
         if affordable >= 1:
             return Effort(affordable, False), ("refine", "candidates")
+        # A frame that is left out teaches nothing, so what is expected grows milder until one is
+        # tried again: a slow start, or a stall, must not shed for ever.
+        self._window_ms *= 1 - _FORGETTING
         return Effort(0, False), ("frame",)
 
     def spent(self, effort: Effort, coarse_ms: float, fine_ms: float) -> None:

@@ -42,7 +42,7 @@ class TrackerConfig:
     """That within a second the drone is somewhere the track does not explain."""
     off_map_probability: float = 0.02
     """That a flight begins off the map."""
-    most_off_map: float = 0.98
+    most_off_map: float = 0.998
     """However long nothing matches, the map is not given up for more than this."""
     unknown_speed_mps: float = 10.0
     """How fast new ground comes into view where the velocity is not known."""
@@ -54,7 +54,7 @@ class TrackerConfig:
     """1-sigma of velocity from telemetry."""
     view_m: float = 45.0
     """After moving this far a view is new: about half a tile."""
-    proof_log_evidence: float = 7.0
+    proof_log_evidence: float = 8.0
     """A single match this strong confirms a track; chance reaches it about once in 100 frames."""
     proof_views: float = 2.0
     """Weaker matches confirm a track when they agree over this many views of new ground."""
@@ -151,6 +151,7 @@ class Tracker:
         self._log_null = math.log1p(-self.config.off_map_probability)
         self._log_off = math.log(self.config.off_map_probability)
         self._new_ground = 0.0
+        self._blind_views = 0.0
         self._next_track = 1
         self._last_t_s = self._latest_t_s = -math.inf
 
@@ -221,6 +222,9 @@ class Tracker:
         if self._hypotheses and not self._hypotheses[0].misses:
             new = min(new, self._hypotheses[0].fresh)
         self._log_off += log_miss * (1.0 - new)
+        top = self._hypotheses[0] if self._hypotheses else None
+        answered = top is not None and not top.misses and self._confirmed(top)
+        self._blind_views = 0.0 if answered else self._blind_views + self._new_ground
         self._normalise()
 
     def estimate(self) -> Estimate | None:
@@ -228,11 +232,7 @@ class Tracker:
         if not self._hypotheses:
             return None
         best = self._hypotheses[0]
-        confirmed = (
-            best.proof >= self.config.proof_log_evidence
-            or best.matched_m >= self.config.proof_views * self.config.view_m
-        )
-        return Estimate(best, math.exp(best.log_weight), confirmed)
+        return Estimate(best, math.exp(best.log_weight), self._confirmed(best))
 
     def hypotheses(self) -> list[Hypothesis]:
         """All of them, the most probable first."""
@@ -252,6 +252,7 @@ class Tracker:
             ],
             "log_null": self._log_null,
             "log_off": self._log_off,
+            "blind_views": self._blind_views,
             "next_track": self._next_track,
             "times_s": [t if math.isfinite(t) else None for t in times],
         }
@@ -275,10 +276,17 @@ class Tracker:
         ]
         self._log_null = snapshot["log_null"]
         self._log_off = snapshot["log_off"]
+        self._blind_views = snapshot["blind_views"]
         self._next_track = snapshot["next_track"]
         last, latest = snapshot["times_s"]
         self._last_t_s = -math.inf if last is None else last
         self._latest_t_s = -math.inf if latest is None else latest
+
+    def _confirmed(self, h: Hypothesis) -> bool:
+        # The more ground has gone by without an answer, the more chances chance has had.
+        needed = self.config.proof_log_evidence + min(math.log1p(self._blind_views), _MOST_EXTRA)
+        along_m = self.config.proof_views * self.config.view_m
+        return h.proof >= needed or h.matched_m >= along_m
 
     def _elapsed_s(self, t_s: float) -> float:
         """Time since the last call, none at the first one or when the clock stepped back."""
@@ -426,6 +434,8 @@ def _corrected(
 
 
 _LOST_MISSES = 3
+_MOST_EXTRA = 4.0
+"""Correlation gives 12 at most, so a place can always be proven."""
 _CLEAR_HIT = 2.0
 """Log weight by which a match must explain a frame better than a miss does to end the misses, and
 log evidence that it must have of its own."""

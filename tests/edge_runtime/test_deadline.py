@@ -53,5 +53,12 @@ def test_a_frame_that_did_nothing_teaches_nothing() -> None:
     assert deadline.afford(4, 0.0) == (Effort(4, True), ())
 
 
+def test_a_stall_does_not_shed_for_ever() -> None:
+    deadline = learned(50.0, window_ms=400.0)
+    shed = [deadline.afford(1, 5.0)[1] for _ in range(20)]
+    assert shed[0] == ("frame",)
+    assert shed[-1] != ("frame",)
+
+
 def test_a_deadline_is_missed_only_when_it_is_over() -> None:
     assert [Deadline(100.0).missed(ms) for ms in (99.0, 100.0, 100.1)] == [False, False, True]

@@ -417,7 +417,7 @@ def test_a_drone_that_hovers_over_what_matches_is_not_taken_to_be_off_the_map() 
 
 
 def test_one_strong_match_confirms_and_a_weak_one_does_not() -> None:
-    strong = seen(Tracker(AREA_M2), 0, place(0, 0, 7.5))
+    strong = seen(Tracker(AREA_M2), 0, place(0, 0, 8.5))
     weak = seen(Tracker(AREA_M2), 0, place(0, 0, 6.5))
     assert strong is not None
     assert weak is not None
