@@ -288,7 +288,8 @@ def test_a_disk_that_fills_up_leaves_a_complete_file_and_the_fix_may_be_given_ag
         try:
             output.write(fix)
         except OSError as error:
-            assert error.errno == errno.ENOSPC
+            if error.errno != errno.ENOSPC:
+                raise
             failures += 1
             check_whole(path)
             room = 1 << 30
