@@ -23,8 +23,6 @@ _MAX_FEATURES = 600
 _RATIO = 0.85
 """Lowe's ratio test; loose, because matches are also limited in place."""
 _RANSAC_PX = 2.0
-_FIRST_PX = 160
-"""Side of the picture the detector is tried on, about that of the largest views."""
 _BLOCK = 16
 """Features whose neighbours are looked up together."""
 _UNTHREADED = 1 << 18
@@ -55,16 +53,7 @@ class FeatureMatcher:
     """Keeps one SIFT detector. Not thread-safe; one per thread."""
 
     def __init__(self) -> None:
-        """Make the detector, and use it once.
-
-        The first use takes 25 ms longer than others and some 10 MiB that stay: better at the start
-        than at the first frame in flight that needs it.
-        """
         self._sift = cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=0.02)
-        noise = np.random.default_rng(0).integers(0, 256, (_FIRST_PX, _FIRST_PX), np.uint8)
-        seen = np.full_like(noise, 255)
-        first = GreyPatch(np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.5), np.uint8), seen)
-        self.match(first, first, reach_px=_FIRST_PX / 10)
 
     def match(self, view: GreyPatch, imagery: GreyPatch, *, reach_px: float) -> FeatureMatch | None:
         """Match two patches that are already aligned to within `reach_px`.
