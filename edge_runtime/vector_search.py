@@ -258,12 +258,17 @@ def _kernels(
         return lambda queries: queries, _compare_in_numpy
     from numkong import cdist
 
+    # It repacks its second operand for each call: the few queries, not the whole map (measured:
+    # 2 ms instead of 35 for 15,000 rows of 1280 numbers).
     def dot(queries: Stored, rows: Stored, out: F32) -> None:
-        cdist(queries, rows, "dot", out=out, out_dtype="float32")
+        found = np.empty((len(rows), len(queries)), np.float32)
+        cdist(rows, queries, "dot", out=found, out_dtype="float32")
+        np.copyto(out, found.T)
 
     def angular(queries: Stored, rows: Stored, out: F32) -> None:
-        cdist(queries, rows, "angular", out=out, out_dtype="float32")
-        np.subtract(1.0, out, out=out)
+        found = np.empty((len(rows), len(queries)), np.float32)
+        cdist(rows, queries, "angular", out=found, out_dtype="float32")
+        np.subtract(1.0, found.T, out=out)
 
     if dtype == np.float16:
         return lambda queries: queries.astype(np.float16), dot
