@@ -169,9 +169,15 @@ def _imports(source: str) -> bool:
 
 
 def _loads_by_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-        ("import_module", "__import__")
-    )
+    """Whether a module is loaded by a name that is theirs, or that only the run knows."""
+    if not isinstance(node, ast.Call):
+        return False
+    if not ast.unparse(node.func).endswith(("import_module", "__import__")):
+        return False
+    name = node.args[0] if node.args else None
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+        return _is_theirs(name.value)
+    return True
 
 
 def _is_theirs(module: str) -> bool:
