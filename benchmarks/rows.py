@@ -46,7 +46,7 @@ def provenance() -> dict[str, Any]:
 
 def git_commit(folder: Path) -> str | None:
     """Short commit of the checkout a folder lies in, "+" when modified; None when in none."""
-    found = _output_of("git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*")
+    found = output_of("git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*")
     return found or None
 
 
@@ -70,7 +70,7 @@ def cpu_name() -> str:
 
 def gpu_name() -> str | None:
     """Name of the first GPU as its driver reports it; None where there is none."""
-    listed = _output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    listed = output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return listed.splitlines()[0].strip() if listed else None
 
 
@@ -137,7 +137,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _output_of(*command: str) -> str:
+def output_of(*command: str) -> str:
     """Standard output of a short program; empty when it is missing or fails."""
     program = shutil.which(command[0])
     if program is None:
