@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.rows import cpu_name, gpu_name, output_of
 
 LIBRARIES = (
-    "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "torch", "timm", "onnx", "tensorrt", "pycuda", "usearch",
+    "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu",
+    "openvino", "torch", "timm", "onnx", "tensorrt", "pycuda", "usearch",
 )  # fmt: skip
 """Whose versions are recorded, by their names as packages."""
 

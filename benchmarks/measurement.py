@@ -1,4 +1,4 @@
-"""One encoder on one backend of one machine: speed, memory, energy, limit and quality in one row."""
+"""One encoder on one backend: speed, memory, energy, limit and quality in one row."""
 
 from dataclasses import dataclass
 from typing import Literal
