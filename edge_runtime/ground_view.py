@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
 from edge_runtime.errors import InputError
+from edge_runtime.frame_pyramid import FramePyramid
 from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
@@ -97,7 +98,7 @@ def _known_heading_deg(state: VehicleState) -> float | None:
 
 
 def ground_view(
-    frame: U8,
+    frame: U8 | FramePyramid,
     camera: Camera,
     state: VehicleState,
     hypothesis: ViewHypothesis,
@@ -108,7 +109,8 @@ def ground_view(
     """Project a frame to the ground.
 
     Args:
-        frame: (H, W, 3) uint8, RGB, distorted as the lens made it.
+        frame: (H, W, 3) uint8, RGB, distorted as the lens made it; as a pyramid where several
+            views are made of it.
         camera: calibrated for this frame size or another of the same aspect ratio.
         state: attitude of the airframe and gimbal.
         hypothesis: heading and height to use.
@@ -121,7 +123,8 @@ def ground_view(
     """
     if hypothesis.height_m <= 1.0:
         return None
-    camera = camera.scaled_to(frame.shape[1], frame.shape[0])
+    pyramid = frame if isinstance(frame, FramePyramid) else FramePyramid(frame)
+    camera = camera.scaled_to(pyramid.frame.shape[1], pyramid.frame.shape[0])
     gimbal_yaw_deg, heading_deg = state.gimbal_yaw_deg, _known_heading_deg(state)
     if gimbal_yaw_deg is not None and heading_deg is not None:
         # The camera turns with the aircraft by what the hypothesis corrects.
@@ -151,7 +154,7 @@ def ground_view(
     patch_to_image = (
         ground_to_image(camera, ned_from_optical, hypothesis.height_m) @ patch_to_ground
     )
-    image, mask = _sample(frame, camera, patch_to_image, size_px)
+    image, mask = _sample(pyramid, camera, patch_to_image, size_px)
     view = GroundView(
         image=image,
         mask=mask,
@@ -185,9 +188,11 @@ def _pulled_nearer(
     return east_m * factor, north_m * factor
 
 
-def _sample(frame: U8, camera: Camera, patch_to_image: F64, size_px: int) -> tuple[U8, U8]:
+def _sample(
+    pyramid: FramePyramid, camera: Camera, patch_to_image: F64, size_px: int
+) -> tuple[U8, U8]:
     """Warp the frame into the patch without aliasing, undoing the lens on the way."""
-    frame = _shrunk_to_patch_scale(frame, patch_to_image, size_px)
+    frame = pyramid.shrunk(_patch_scale(patch_to_image, size_px))
     height, width = frame.shape[:2]
     sx, sy = width / camera.width_px, height / camera.height_px
     shrink = np.array([[sx, 0.0, (sx - 1) / 2], [0.0, sy, (sy - 1) / 2], [0.0, 0.0, 1.0]])
@@ -241,19 +246,13 @@ def _reach_of_lens(camera: Camera) -> float:
     return float(r[turning[0]]) if len(turning) else reach
 
 
-def _shrunk_to_patch_scale(frame: U8, patch_to_image: F64, size_px: int) -> U8:
-    """Area-average the frame down to about the patch's resolution: warping does not anti-alias."""
+def _patch_scale(patch_to_image: F64, size_px: int) -> float:
+    """How much smaller a frame is as fine as the patch: warping itself does not anti-alias."""
     middle = (size_px - 1) / 2
     corners = np.array([[middle, middle, 1], [middle + 1, middle, 1], [middle, middle + 1, 1]]).T
     xyw = patch_to_image @ corners
     if np.any(xyw[2] <= 0):
-        return frame
+        return 1.0
     x, y = xyw[:2] / xyw[2]
     pixels_per_step = math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
-    shrink = min(1.0, 1.0 / max(pixels_per_step, 1e-6))
-    shrink = max(shrink, 16 / min(frame.shape[:2]))
-    if shrink > 0.9:
-        return frame
-    height, width = frame.shape[:2]
-    small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    return np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8)
+    return min(1.0, 1.0 / max(pixels_per_step, 1e-6))

@@ -109,6 +109,7 @@ class Localizer:
         self._started_s = time.perf_counter()
         self._reported_track: int | None = None
         self._reset_counter = 0
+        self._close_only = False
         self._last_t_s = 0.0
         self._sight: Sight | None = None
         info = backend.info
@@ -293,6 +294,7 @@ class Localizer:
             "seq": self._seq,
             "reported_track": self._reported_track,
             "reset_counter": self._reset_counter,
+            "close_only": self._close_only,
             "last_t_s": self._last_t_s,
         }
 
@@ -308,6 +310,7 @@ class Localizer:
             self._seq = int(snapshot["seq"])
             self._reported_track = snapshot["reported_track"]
             self._reset_counter = int(snapshot["reset_counter"])
+            self._close_only = bool(snapshot["close_only"])
             self._last_t_s = float(snapshot["last_t_s"])
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the localizer's snapshot lacks or garbles {error}; expected one of this version"
@@ -326,19 +329,27 @@ class Localizer:
     ) -> _Searched:
         """Retrieve, then refine: close to the prediction where that proves enough, else widely."""
         candidates, usual = self._candidates(views, level, scope.near, before, state, clock)
+        again, self._close_only = self._close_only, False
+        close = None
+        # One window is no answer where several headings or heights are possible.
+        if len(views) == 1:
+            close = close_look(scope, before, self._correction, self.index.area_m2(), again=again)
         candidates = self._views.turned(
             frame, state, level, views, candidates, self.index.tiles["heading_deg"]
         )
         grounds = [view.ground for view in views]
-        close = close_look(scope, before, self._correction, self.index.area_m2())
         if close is not None and (effort is None or effort.windows == close.windows):
             granted, shed = self._deadline.afford(close.windows, clock.elapsed_ms())
             granted = effort or granted
             if granted.windows:
                 matches = self._coarse(grounds, candidates, level, close, granted.windows)
                 matches = _with_similarity(matches, usual)
-                if matches and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE:
-                    if granted.fine:
+                proven = bool(matches) and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE
+                # One frame in a hundred shows too little, and mostly the next one shows enough:
+                # a wider look, at several times the cost, waits for a second one.
+                if proven or not again:
+                    self._close_only = not proven
+                    if proven and granted.fine:
                         matches = self._refiner.sharpened(
                             grounds, matches, size_m=level.size_m, features=False
                         )

@@ -74,8 +74,9 @@ class SatelliteIndex:
             self.plan = search_from_json(meta.get("search"))
             self._weights_sha256 = str(meta["weights_sha256"])
             self._preprocessing_sha256 = str(meta["preprocessing_sha256"])
-            self.tiles = np.load(tiles, mmap_mode="r", allow_pickle=False)
-            self.embeddings = np.load(embeddings, mmap_mode="r", allow_pickle=False)
+            # As plain arrays: every element of a memmap is a memmap, made at some cost.
+            self.tiles = np.asarray(np.load(tiles, mmap_mode="r", allow_pickle=False))
+            self.embeddings = np.asarray(np.load(embeddings, mmap_mode="r", allow_pickle=False))
             self.centre = np.load(centre, allow_pickle=False)
         except (KeyError, TypeError, ValueError, OSError) as error:
             msg = f"{root} cannot be opened as an index ({error}). {_MAKE_AGAIN}"

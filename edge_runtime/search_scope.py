@@ -19,7 +19,7 @@ CONTROLS = 3
 """Windows per frame that show what chance reaches while the position is known."""
 _WIDEST_PRIOR_M = 600.0
 """A larger circle is no prior: the whole map is searched."""
-_CLOSEST_M, _CLOSE_M = 12.0, 30.0
+_CLOSEST_M, _CLOSE_M = 12.0, REACH_M
 """Least and most reach of a close look."""
 _CLOSE_PROBABILITY = 0.99
 
@@ -67,19 +67,33 @@ def scope_of(
 
 
 def close_look(
-    scope: SearchScope, estimate: Estimate | None, correction: PoseCorrection, area_m2: float
+    scope: SearchScope,
+    estimate: Estimate | None,
+    correction: PoseCorrection,
+    area_m2: float,
+    *,
+    again: bool = False,
 ) -> SearchScope | None:
     """A much smaller search right at the prediction; None where too little is known for it.
 
     A track that has just matched knows its place to metres and the errors of heading and height, so
     one window and few warps say whether the prediction holds; the wider search comes where it does
     not.
+
+    Args:
+        scope: of the frame.
+        estimate: of the tracker, before the frame.
+        correction: of heading and height.
+        area_m2: of the map.
+        again: whether the last frame had nothing but a close look, which proved too little.
     """
     if scope.near is None or estimate is None or not correction.known:
         return None
     best = estimate.best
     reach_m = max(4.0 * best.sigma_m + 6.0, _CLOSEST_M)
-    if estimate.probability < _CLOSE_PROBABILITY or best.misses or reach_m > _CLOSE_M:
+    if estimate.probability < _CLOSE_PROBABILITY or reach_m > _CLOSE_M:
+        return None
+    if best.misses > again:
         return None
     yaw = max(1.5 * correction.yaw_sigma_deg, 2.0)
     scale = max(1.5 * correction.scale_sigma, 0.015)

@@ -480,6 +480,30 @@ def test_a_lost_track_is_said_to_be_degraded_then_lost_and_is_found_again(
     assert error_m(fix, scene, 50, 50) < 2
 
 
+def test_one_frame_that_shows_little_costs_no_wider_look(
+    localizer: Localizer, scene: Any, coloured_noise: Callable[..., U8]
+) -> None:
+    for t in range(4):
+        usual = localizer.step(scene.photo(0, 0), state(t))
+    assert usual.windows == 1
+    first = localizer.step(coloured_noise((180, 240), 1), state(4))
+    second = localizer.step(coloured_noise((180, 240), 2), state(5))
+    assert first.windows == 1
+    assert second.windows > 1
+    assert "OK" not in (first.status, second.status)
+
+
+def test_a_close_look_that_fails_is_followed_by_one_that_holds(
+    localizer: Localizer, scene: Any, coloured_noise: Callable[..., U8]
+) -> None:
+    for t in range(4):
+        localizer.step(scene.photo(0, 0), state(t))
+    localizer.step(coloured_noise((180, 240), 1), state(4))
+    again = localizer.step(scene.photo(0, 0), state(5))
+    assert again.status == "OK"
+    assert again.windows == 1
+
+
 def test_a_kidnapped_drone_counts_a_reset(localizer: Localizer, scene: Any) -> None:
     for t in range(4):
         fix = localizer.step(scene.photo(-110, 0), state(t, **FLYING))
