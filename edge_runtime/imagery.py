@@ -28,8 +28,8 @@ U8 = npt.NDArray[np.uint8]
 
 TILE_PX = 256
 """Side of a map tile."""
-_CACHED_TILES = 384
-"""Decoded tiles kept, at 256 KiB each: 96 MiB."""
+CACHED_TILES = 128
+"""Decoded tiles kept, at 256 KiB each: 32 MiB."""
 
 
 class Patch(NamedTuple):
@@ -53,8 +53,12 @@ class Bounds(NamedTuple):
 class ImageryStore:
     """An opened `imagery.mbtiles`. Not thread-safe; one per thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, cached_tiles: int = CACHED_TILES) -> None:
         """Open for reading.
+
+        Args:
+            path: of the file.
+            cached_tiles: decoded tiles to keep, at 256 KiB each.
 
         Raises:
             ImageryError: missing, not MBTiles, or empty.
@@ -81,12 +85,15 @@ class ImageryStore:
                 raise ImageryError(msg)
             on_failure.pop_all()
         self.min_zoom, self.max_zoom = int(low), int(high)
-        self._tiles: OrderedDict[tuple[int, int, int], U8 | None] = OrderedDict()
+        # All cached tiles lie in one piece of memory that is taken once: hours of tiles that are
+        # allocated and freed one by one leave holes that let a process grow.
+        self._pixels = np.empty((max(cached_tiles, 1), TILE_PX, TILE_PX, 4), np.uint8)
+        self._slots: OrderedDict[tuple[int, int, int], tuple[int, bool]] = OrderedDict()
 
     def close(self) -> None:
         """Close the file. Calling it twice is harmless."""
         self._db.close()
-        self._tiles.clear()
+        self._slots.clear()
 
     @property
     def bounds(self) -> Bounds:
@@ -195,20 +202,27 @@ class ImageryStore:
         return np.asarray(cv2.warpAffine(coarse, place, (x1 - x0, y1 - y0), flags=flags), np.uint8)
 
     def _tile(self, zoom: int, x: int, y: int) -> U8 | None:
-        """(256, 256, 4) RGBA of one XYZ tile; None where the file has none."""
+        """(256, 256, 4) RGBA of one XYZ tile; None where the file has none.
+
+        To be read before the next call, which may put another tile in its place.
+        """
         key = (zoom, x, y)
-        if key in self._tiles:
-            self._tiles.move_to_end(key)
-            return self._tiles[key]
-        row = self._db.execute(
-            "SELECT tile_data FROM tiles WHERE zoom_level=? AND tile_column=? AND tile_row=?",
-            (zoom, x, (1 << zoom) - 1 - y),
-        ).fetchone()
-        tile = None if row is None else decode_tile(row[0], f"{self.path} tile {zoom}/{x}/{y}")
-        self._tiles[key] = tile
-        if len(self._tiles) > _CACHED_TILES:
-            self._tiles.popitem(last=False)
-        return tile
+        if key in self._slots:
+            self._slots.move_to_end(key)
+        else:
+            row = self._db.execute(
+                "SELECT tile_data FROM tiles WHERE zoom_level=? AND tile_column=? AND tile_row=?",
+                (zoom, x, (1 << zoom) - 1 - y),
+            ).fetchone()
+            # Decoded before a slot is taken: a tile that is broken takes none.
+            tile = None if row is None else decode_tile(row[0], f"{self.path} tile {zoom}/{x}/{y}")
+            full = len(self._slots) == len(self._pixels)
+            slot = self._slots.popitem(last=False)[1][0] if full else len(self._slots)
+            if tile is not None:
+                self._pixels[slot] = tile
+            self._slots[key] = slot, tile is not None
+        slot, there = self._slots[key]
+        return self._pixels[slot] if there else None
 
 
 def painted_over(above: U8, below: U8) -> U8:

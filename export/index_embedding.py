@@ -28,6 +28,8 @@ BATCH = 16
 what is embedded with it: kernels are chosen by the shape of the whole batch."""
 _POLL_S = 0.5
 _CUTTING_THREADS = 8
+_CACHED_TILES = 384
+"""Of imagery, for each thread: a row of tiles has most of them in common with the next row."""
 
 
 def embed_parts(
@@ -106,7 +108,7 @@ def cutting(prepared: Prepared, size_px: int) -> Iterator[Cut]:
 
     def pictures(place: int) -> list[Picture]:
         if not hasattr(own, "store"):
-            own.store = ImageryStore(prepared.folder.imagery)
+            own.store = ImageryStore(prepared.folder.imagery, cached_tiles=_CACHED_TILES)
         return list(
             pictures_of_tile(
                 own.store,

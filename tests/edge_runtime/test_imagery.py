@@ -153,6 +153,18 @@ def test_colours_are_red_green_blue(opened: Callable[..., ImageryStore]) -> None
     assert np.all(patch.mask == 255)
 
 
+def test_a_store_that_keeps_one_tile_cuts_the_same_patches(
+    opened: Callable[..., ImageryStore], coloured_noise: Callable[[tuple[int, int], int], U8]
+) -> None:
+    many = opened(lambda x, _: coloured_noise((x.shape[0], x.shape[1]), 3))
+    one = ImageryStore(many.path, cached_tiles=1)
+    for east in (0.0, 2e-4, -2e-4, 0.0, 5e-3):
+        here, there = (s.patch(47.5, 8.3 + east, size_m=90.0, size_px=60) for s in (many, one))
+        assert np.array_equal(here.image, there.image)
+        assert np.array_equal(here.mask, there.mask)
+    one.close()
+
+
 def test_ground_without_imagery_is_black_and_masked(opened: Callable[..., ImageryStore]) -> None:
     store = opened(plain)
     bounds = store.bounds
