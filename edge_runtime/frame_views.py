@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
-from edge_runtime.frame_pyramid import FramePyramid
 from edge_runtime.ground_view import GroundView, ViewHypothesis, ground_view, view_hypotheses
 from edge_runtime.index_format import TileLevel
 from edge_runtime.pose_correction import PoseCorrection
 from edge_runtime.preprocess import EncoderSpec
+from edge_runtime.reduced_frames import ReducedFrames
 from edge_runtime.refinement import FINE_GSD_M, VIEW_MARGIN, Candidate
 from edge_runtime.state import VehicleState
 from edge_runtime.tile_levels import level_for, untried_hypotheses, visible_square_m
@@ -77,13 +77,13 @@ class FrameViews:
         if problem or frame is None:
             return [], problem
         views = []
-        # A source may fill the same array again, so no pyramid outlives its call.
-        pyramid = FramePyramid(frame)
+        # A source may fill the same array again, so nothing made of it outlives its call.
+        frames = ReducedFrames(frame)
         try:
             hypotheses = view_hypotheses(state, height_range_m=self._height_range_m)
             for hypothesis in untried_hypotheses(hypotheses, level.headings_deg):
                 corrected = _corrected(hypothesis, correction)
-                view = self._view(pyramid, state, corrected, level)
+                view = self._view(frames, state, corrected, level)
                 if view is not None:
                     views.append(view)
         except InputError as error:
@@ -114,7 +114,7 @@ class FrameViews:
         """
         if len(level.headings_deg) == 1:
             return list(candidates)
-        pyramid = FramePyramid(frame)
+        frames = ReducedFrames(frame)
         added: dict[tuple[int, float], int | None] = {}
         agreeing = []
         for candidate in candidates:
@@ -124,7 +124,7 @@ class FrameViews:
                 image, ground = views[candidate.view]
                 yaw_deg = (ground.hypothesis.yaw_deg + turn) % 360.0
                 hypothesis = ground.hypothesis._replace(yaw_deg=yaw_deg)
-                wide = self._wide(pyramid, state, hypothesis, level)
+                wide = self._wide(frames, state, hypothesis, level)
                 added[key] = None if wide is None else len(views)
                 if wide is not None:
                     views.append(FrameView(image, wide))
@@ -134,7 +134,11 @@ class FrameViews:
         return agreeing
 
     def _view(
-        self, frame: FramePyramid, state: VehicleState, hypothesis: ViewHypothesis, level: TileLevel
+        self,
+        frame: ReducedFrames,
+        state: VehicleState,
+        hypothesis: ViewHypothesis,
+        level: TileLevel,
     ) -> FrameView | None:
         wide = self._wide(frame, state, hypothesis, level)
         if wide is None:
@@ -150,7 +154,11 @@ class FrameViews:
         return None if embedded is None else FrameView(embedded.image, wide)
 
     def _wide(
-        self, frame: FramePyramid, state: VehicleState, hypothesis: ViewHypothesis, level: TileLevel
+        self,
+        frame: ReducedFrames,
+        state: VehicleState,
+        hypothesis: ViewHypothesis,
+        level: TileLevel,
     ) -> GroundView | None:
         """The view that is refined: at the refiner's resolution, larger than a tile."""
         side_px = 2 * math.ceil(level.size_m * VIEW_MARGIN / FINE_GSD_M / 2)

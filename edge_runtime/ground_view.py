@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_runtime.camera import Camera, ground_to_image, optical_to_ned
 from edge_runtime.errors import InputError
-from edge_runtime.frame_pyramid import FramePyramid
+from edge_runtime.reduced_frames import ReducedFrames
 from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ def _known_heading_deg(state: VehicleState) -> float | None:
 
 
 def ground_view(
-    frame: U8 | FramePyramid,
+    frame: U8 | ReducedFrames,
     camera: Camera,
     state: VehicleState,
     hypothesis: ViewHypothesis,
@@ -109,8 +109,8 @@ def ground_view(
     """Project a frame to the ground.
 
     Args:
-        frame: (H, W, 3) uint8, RGB, distorted as the lens made it; as a pyramid where several
-            views are made of it.
+        frame: (H, W, 3) uint8, RGB, distorted as the lens made it; as `ReducedFrames` where
+            several views are made of it.
         camera: calibrated for this frame size or another of the same aspect ratio.
         state: attitude of the airframe and gimbal.
         hypothesis: heading and height to use.
@@ -123,8 +123,8 @@ def ground_view(
     """
     if hypothesis.height_m <= 1.0:
         return None
-    pyramid = frame if isinstance(frame, FramePyramid) else FramePyramid(frame)
-    camera = camera.scaled_to(pyramid.frame.shape[1], pyramid.frame.shape[0])
+    frames = frame if isinstance(frame, ReducedFrames) else ReducedFrames(frame)
+    camera = camera.scaled_to(frames.frame.shape[1], frames.frame.shape[0])
     gimbal_yaw_deg, heading_deg = state.gimbal_yaw_deg, _known_heading_deg(state)
     if gimbal_yaw_deg is not None and heading_deg is not None:
         # The camera turns with the aircraft by what the hypothesis corrects.
@@ -154,7 +154,7 @@ def ground_view(
     patch_to_image = (
         ground_to_image(camera, ned_from_optical, hypothesis.height_m) @ patch_to_ground
     )
-    image, mask = _sample(pyramid, camera, patch_to_image, size_px)
+    image, mask = _sample(frames, camera, patch_to_image, size_px)
     view = GroundView(
         image=image,
         mask=mask,
@@ -189,10 +189,10 @@ def _pulled_nearer(
 
 
 def _sample(
-    pyramid: FramePyramid, camera: Camera, patch_to_image: F64, size_px: int
+    frames: ReducedFrames, camera: Camera, patch_to_image: F64, size_px: int
 ) -> tuple[U8, U8]:
     """Warp the frame into the patch without aliasing, undoing the lens on the way."""
-    frame = pyramid.shrunk(_patch_scale(patch_to_image, size_px))
+    frame = frames.reduced(_patch_scale(patch_to_image, size_px))
     height, width = frame.shape[:2]
     sx, sy = width / camera.width_px, height / camera.height_px
     shrink = np.array([[sx, 0.0, (sx - 1) / 2], [0.0, sy, (sy - 1) / 2], [0.0, 0.0, 1.0]])

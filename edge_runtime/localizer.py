@@ -42,6 +42,8 @@ F32 = npt.NDArray[np.float32]
 
 _PROVEN_LOG_EVIDENCE = 3.0
 """A close look that proves this much needs no wider one, and teaches the errors of the pose."""
+_SOON_S = 0.6
+"""Time between frames up to which a wider look can wait for the next one."""
 
 
 class Sight(NamedTuple):
@@ -111,6 +113,7 @@ class Localizer:
         self._reset_counter = 0
         self._close_only = False
         self._last_t_s = 0.0
+        self._since_last_s = math.inf
         self._sight: Sight | None = None
         info = backend.info
         self._engine_id = info.engine or f"{info.provider}/{info.precision}"
@@ -223,7 +226,8 @@ class Localizer:
         """
         clock = StageClock(capture_ms)
         state = finite_state(state, last_t_s=self._last_t_s)
-        self._correction.predict(min(max(state.t_s - self._last_t_s, 0.0), 60.0))
+        self._since_last_s = state.t_s - self._last_t_s
+        self._correction.predict(min(max(self._since_last_s, 0.0), 60.0))
         self._last_t_s = state.t_s
         velocity = _velocity(state)
         self._tracker.predict(state.t_s, velocity)
@@ -346,8 +350,8 @@ class Localizer:
                 matches = _with_similarity(matches, usual)
                 proven = bool(matches) and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE
                 # One frame in a hundred shows too little, and mostly the next one shows enough:
-                # a wider look, at several times the cost, waits for a second one.
-                if proven or not again:
+                # a wider look, at several times the cost, waits for that one where it comes soon.
+                if proven or (not again and self._since_last_s <= _SOON_S):
                     self._close_only = not proven
                     if proven and granted.fine:
                         matches = self._refiner.sharpened(

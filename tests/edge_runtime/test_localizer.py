@@ -484,22 +484,30 @@ def test_one_frame_that_shows_little_costs_no_wider_look(
     localizer: Localizer, scene: Any, coloured_noise: Callable[..., U8]
 ) -> None:
     for t in range(4):
-        usual = localizer.step(scene.photo(0, 0), state(t))
+        usual = localizer.step(scene.photo(0, 0), state(t / 2))
     assert usual.windows == 1
-    first = localizer.step(coloured_noise((180, 240), 1), state(4))
-    second = localizer.step(coloured_noise((180, 240), 2), state(5))
+    first = localizer.step(coloured_noise((180, 240), 1), state(2.0))
+    second = localizer.step(coloured_noise((180, 240), 2), state(2.5))
     assert first.windows == 1
     assert second.windows > 1
     assert "OK" not in (first.status, second.status)
+
+
+def test_where_frames_are_rare_a_wider_look_comes_at_once(
+    localizer: Localizer, scene: Any, coloured_noise: Callable[..., U8]
+) -> None:
+    for t in range(4):
+        localizer.step(scene.photo(0, 0), state(t / 2))
+    assert localizer.step(coloured_noise((180, 240), 1), state(2.5)).windows > 1
 
 
 def test_a_close_look_that_fails_is_followed_by_one_that_holds(
     localizer: Localizer, scene: Any, coloured_noise: Callable[..., U8]
 ) -> None:
     for t in range(4):
-        localizer.step(scene.photo(0, 0), state(t))
-    localizer.step(coloured_noise((180, 240), 1), state(4))
-    again = localizer.step(scene.photo(0, 0), state(5))
+        localizer.step(scene.photo(0, 0), state(t / 2))
+    localizer.step(coloured_noise((180, 240), 1), state(2.0))
+    again = localizer.step(scene.photo(0, 0), state(2.5))
     assert again.status == "OK"
     assert again.windows == 1
 
