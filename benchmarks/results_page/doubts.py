@@ -1,0 +1,52 @@
+"""What makes a number doubtful, in words beside the number."""
+
+from typing import Literal, NamedTuple
+
+from benchmarks.measurement import MeasurementRow
+
+FEWEST_CALLS = 30
+"""Fewer say little about a median and nothing about a tail."""
+MOST_DRIFT = 1.1
+"""Last quarter over first: more is a machine that gets hot or busy while it is timed."""
+
+Beside = Literal["runtime", "time", "ratio"]
+
+
+class Doubt(NamedTuple):
+    """One reason not to believe a number."""
+
+    beside: Beside
+    """The number it belongs to."""
+    said: str
+    """One sentence without its full stop."""
+
+
+def doubts(row: MeasurementRow) -> list[Doubt]:
+    """Why this row's numbers may be too good, or too bad, to be true."""
+    found = []
+    if row.fallback:
+        found.append(Doubt("runtime", f"Something else ran than was asked for: {row.fallback}"))
+    if row.time.n < FEWEST_CALLS:
+        found.append(Doubt("time", f"Only {row.time.n} calls were timed"))
+    if row.time.drift is not None and row.time.drift > MOST_DRIFT:
+        found.append(
+            Doubt("time", f"The last quarter took {row.time.drift:.2f} times as long as the first")
+        )
+    if busy := busy_machine(row.machine.load_1min, row.machine.cores):
+        found.append(Doubt("time", busy))
+    if row.limit is not None and row.limit.ratio > 1:
+        found.append(
+            Doubt(
+                "ratio",
+                "Faster than its own limit: the ceilings were measured too low, or the clock did "
+                "not see all of the work",
+            )
+        )
+    return found
+
+
+def busy_machine(load: float, cores: int) -> str:
+    """What to say of the load before a measurement; empty where there was little."""
+    if load <= cores / 2:
+        return ""
+    return f"Other programs ran: load {load:.1f} on {cores} cores"
