@@ -1,0 +1,1 @@
+"""Two files of measurements against each other."""
