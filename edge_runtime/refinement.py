@@ -6,6 +6,7 @@ asked for a second opinion where the imagery is sharp enough for them.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -38,6 +39,8 @@ _FEATURE_REACH_M = 9.0
 """Features are compared within this distance: wide enough for chance to show as scatter."""
 _FINE_MATCHES = 2
 """How many of the best coarse peaks are repeated at the fine resolution."""
+CONTROL_POOL = 64
+"""Places that controls are taken from in turn, few enough to keep their windows in memory."""
 
 
 class Candidate(NamedTuple):
@@ -112,6 +115,7 @@ class Refiner:
     def __init__(self, imagery: ImageryStore) -> None:
         self._imagery = imagery
         self._features = FeatureMatcher()
+        self._controls: OrderedDict[tuple[float, float], GreyPatch] = OrderedDict()
 
     def refine(
         self,
@@ -144,8 +148,8 @@ class Refiner:
         warps = search.warps()
         reach_px = round(reach_m / COARSE_GSD_M)
         for v, group in _grouped(candidates, most_windows).items():
-            own = [*group, *(c._replace(view=v) for c in controls)]
-            found = self._coarse(views[v], v, own, warps, size_m, reach_px)
+            own = [c._replace(view=v) for c in controls]
+            found = self._coarse(views[v], v, group, own, warps, size_m, reach_px)
             matches += found[: len(group)]
             elsewhere += found[len(group) :]
         matches = _with_evidence(matches, elsewhere, (2 * reach_px + 1) ** 2 * len(warps))
@@ -182,6 +186,7 @@ class Refiner:
         view: GroundView,
         number: int,
         group: Sequence[Candidate],
+        controls: Sequence[Candidate],
         warps: Sequence[Warp],
         size_m: float,
         reach_px: int,
@@ -190,8 +195,25 @@ class Refiner:
         size_px = round(size_m / COARSE_GSD_M)
         window_px = size_px + 2 * reach_px
         windows = [self._window(c.lat_deg, c.lon_deg, window_px, COARSE_GSD_M) for c in group]
+        full_px = size_px + 2 * max(reach_px, round(REACH_M / COARSE_GSD_M))
+        edge = (full_px - window_px) // 2
+        windows += [_without_edge(self._control(c, full_px), edge) for c in controls]
+        every = [*group, *controls]
         peaks = correlate(coarse, windows, warps, size_px=size_px, gsd_m=COARSE_GSD_M)
-        return [self._match(view, number, group[p.window], p, COARSE_GSD_M) for p in peaks]
+        return [self._match(view, number, every[p.window], p, COARSE_GSD_M) for p in peaks]
+
+    def _control(self, place: Candidate, size_px: int) -> GreyPatch:
+        """The widest window of a place that comes again every few seconds, mostly from memory.
+
+        Always the widest and cut to size afterwards, so that what is in memory changes no pixel.
+        """
+        key = place.lat_deg, place.lon_deg
+        kept = self._controls.get(key)
+        if kept is None or len(kept.image) != size_px:
+            kept = self._controls[key] = self._window(*key, size_px, COARSE_GSD_M)
+            if len(self._controls) > CONTROL_POOL:
+                self._controls.popitem(last=False)
+        return kept
 
     def _fine(self, view: GroundView, match: Match, size_m: float, *, features: bool) -> Match:
         nominal = Warp(
@@ -320,6 +342,11 @@ def view_centre(view: GroundView, match: Match) -> tuple[float, float]:
     east, north = turned_offset(view.centre_east_m, view.centre_north_m, warp)
     centre = move_lat_lon(match.lat_deg, match.lon_deg, east, north)
     return float(centre.lat_deg), float(centre.lon_deg)
+
+
+def _without_edge(patch: GreyPatch, edge_px: int) -> GreyPatch:
+    middle = slice(edge_px, len(patch.image) - edge_px)
+    return GreyPatch(patch.image[middle, middle], patch.mask[middle, middle])
 
 
 def _grouped(candidates: Sequence[Candidate], most: int) -> dict[int, list[Candidate]]:

@@ -10,7 +10,7 @@ from edge_runtime.geodesy import distance_m
 from edge_runtime.index_format import TileLevel
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.pose_correction import PoseCorrection
-from edge_runtime.refinement import REACH_M, Candidate, SearchRange
+from edge_runtime.refinement import CONTROL_POOL, REACH_M, Candidate, SearchRange
 from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.state import VehicleState
 from edge_runtime.tracker import Estimate
@@ -107,7 +107,7 @@ def close_look(
 
 
 def control_places(index: SatelliteIndex, near: Circle | None, seq: int) -> list[Candidate]:
-    """Tiles far from where the drone can be, other ones for every frame.
+    """Tiles far from where the drone can be, other ones for the next frame.
 
     Near a prior all windows show much the same ground, so none says what chance reaches.
 
@@ -119,8 +119,8 @@ def control_places(index: SatelliteIndex, near: Circle | None, seq: int) -> list
     if near is None:
         return []
     tiles = index.tiles
-    # Steps of the golden ratio spread evenly over the map and do not repeat.
-    steps = seq * CONTROLS + np.arange(4 * CONTROLS)
+    # Steps of the golden ratio spread evenly over the map, however few are taken.
+    steps = (seq * CONTROLS + np.arange(4 * CONTROLS)) % CONTROL_POOL
     rows = ((steps * 0.6180339887) % 1.0 * len(tiles)).astype(np.int64)
     lat, lon = tiles["lat_deg"][rows], tiles["lon_deg"][rows]
     far = distance_m(near.lat_deg, near.lon_deg, lat, lon) > near.radius_m + 2 * REACH_M

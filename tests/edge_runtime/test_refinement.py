@@ -240,6 +240,36 @@ def test_evidence_is_high_at_the_right_place_and_low_at_wrong_ones(
     assert max(match.log_evidence for match in others) < 0
 
 
+@pytest.mark.parametrize("reach_m", [15.0, REACH_M])
+def test_controls_that_are_in_memory_change_nothing(
+    store: ImageryStore, view_of: Callable[..., GroundView], reach_m: float
+) -> None:
+    def found(refiner: Refiner, reach_m: float) -> list[Match]:
+        view = view_of(40, 30)
+        here = [candidate(45, 25)]
+        options: Any = {"size_m": SIZE_M, "most_windows": 1, "controls": WRONG, "reach_m": reach_m}
+        return refiner.refine([view], here, SEARCH, **options)
+
+    used = Refiner(store)
+    for other_m in (REACH_M, 21.0):
+        found(used, other_m)
+    # NaN is not equal to itself, so they are compared as they are written.
+    assert str(found(used, reach_m)) == str(found(Refiner(store), reach_m))
+
+
+def test_controls_show_what_chance_reaches_here(
+    refiner: Refiner, view_of: Callable[..., GroundView]
+) -> None:
+    view, right = view_of(40, 30), candidate(45, 25)
+    options: Any = {"size_m": SIZE_M, "most_windows": 1}
+    alone = refiner.refine([view], [right], SEARCH, **options)[0]
+    beside = refiner.refine([view], [right], SEARCH, controls=WRONG, **options)[0]
+    twins = refiner.refine([view], [right], SEARCH, controls=[right] * 3, **options)[0]
+    assert alone.z == pytest.approx(twins.z, rel=0.1)
+    assert beside.log_evidence > 8
+    assert error_m(beside, 40, 30) < 1.5
+
+
 def test_evidence_means_what_it_says_over_many_places(
     refiner: Refiner, view_of: Callable[..., GroundView]
 ) -> None:
