@@ -95,8 +95,8 @@ def searches(rows: Sequence[dict[str, Any]]) -> str:
                 x=row["p50_ms"],
                 y=row["recall_at_10"],
                 label=str(row["contender"]),
-                said=f"{row['contender']}, {row['stored_as']}: {significant(row['p50_ms'])} ms, "
-                f"recall@10 {percent(row['recall_at_10'])}",
+                said=f"{row['contender']}, {str(row['stored_as']).partition(', {')[0]}: "
+                f"{significant(row['p50_ms'])} ms, recall@10 {percent(row['recall_at_10'])}",
                 css=f"r{contenders.index(str(row['contender'])) % 8 + 1}",
                 line=str(row["contender"]),
             )
@@ -177,9 +177,12 @@ def _point(m: Measured, group: Sequence[Measured], value: float, said: str) -> P
 
 
 def _share_axis(shares: Sequence[float]) -> tuple[Axis, list[tuple[float, str]]]:
-    low = max(0.0, math.floor((min(shares) - 0.02) * 10) / 10)
-    y = Axis(low=low, high=1, start_px=PLOT_BOTTOM_PX, end_px=PLOT_TOP_PX)
-    return y, [(v, f"{100 * v:.0f} %") for v in y.ticks(5)]
+    """From a round share below all of them to all; differences near 1 stay visible."""
+    room = next(
+        r for r in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if 1 - min(shares) <= 0.9 * r or r == 1
+    )
+    y = Axis(low=1 - room, high=1, start_px=PLOT_BOTTOM_PX, end_px=PLOT_TOP_PX)
+    return y, [(1 - room * k / 5, f"{100 * (1 - room * k / 5):.4g} %") for k in range(6)]
 
 
 def _legend(measured: Sequence[Measured]) -> str:

@@ -21,8 +21,8 @@ class Column(NamedTuple):
     """How its numbers look; texts stand as they are."""
     what: bool = False
     """Says what was measured, not what came out: left out of the table where all rows agree."""
-    doubt: Beside | None = None
-    """The doubts that are marked beside it."""
+    doubts: tuple[Beside, ...] = ()
+    """Those that are marked beside it."""
 
     def text(self, row: MeasurementRow) -> str:
         """The property of one row, as it is shown."""
@@ -46,12 +46,20 @@ WHAT = (
     Column("encoder", "Name of the encoder", lambda r: r.encoder, what=True),
     Column(
         "input px",
-        "Height and width of a picture",
-        lambda r: f"{r.height_px} \N{MULTIPLICATION SIGN} {r.width_px}",
+        "Side of a picture, or its height and width",
+        lambda r: (
+            f"{r.height_px}"
+            if r.height_px == r.width_px
+            else f"{r.height_px} \N{MULTIPLICATION SIGN} {r.width_px}"
+        ),
         what=True,
     ),
     Column(
-        "runtime", "What ran it, and its own name for it", runtime_name, what=True, doubt="runtime"
+        "runtime",
+        "What ran it, and its own name for it",
+        runtime_name,
+        what=True,
+        doubts=("runtime",),
     ),
     Column("precision", "Of the file or module that ran", lambda r: r.precision, what=True),
     Column("batch", "Pictures in a call", lambda r: r.batch, _count, what=True),
@@ -62,17 +70,20 @@ WHAT = (
     Column("note", "Of the measurement", lambda r: r.note, what=True),
 )
 CAME_OUT = (
-    Column("p50 ms", "Half of the calls were as fast", lambda r: r.time.p50_ms, doubt="time"),
-    Column("p90 ms", "90 % of the calls were as fast", lambda r: r.time.p90_ms),
+    Column(
+        "p50 ms",
+        "Half of the calls were as fast",
+        lambda r: r.time.p50_ms,
+        doubts=("calls", "drift", "load"),
+    ),
     Column("p99 ms", "99 % of the calls were as fast", lambda r: r.time.p99_ms),
-    Column("max ms", "The slowest call", lambda r: r.time.max_ms),
     Column("pictures/s", "Calls one after the other", lambda r: r.time.throughput_per_s),
     Column(
         "of limit",
         "Roofline over p50: 1 is as fast as the machine can be",
         lambda r: None if r.limit is None else r.limit.ratio,
         times,
-        doubt="ratio",
+        doubts=("ratio",),
     ),
     Column(
         "peak MiB",
@@ -113,15 +124,18 @@ STEADINESS = (
     Column("compile s", "Paid by the first calls", lambda r: r.compile_s),
     Column("build s", "Of an engine or graph that is kept", lambda r: r.build_s),
     Column("first ms", "The very first call", lambda r: r.time.first_ms),
-    Column("calls", "That were timed", lambda r: r.time.n, _count),
+    Column("calls", "That were timed", lambda r: r.time.n, _count, doubts=("calls",)),
     Column("warm-up", "Calls before them", lambda r: r.time.warmup, _count),
+    Column("p90 ms", "90 % of the calls were as fast", lambda r: r.time.p90_ms),
+    Column("p95 ms", "95 % of the calls were as fast", lambda r: r.time.p95_ms),
+    Column("max ms", "The slowest call", lambda r: r.time.max_ms),
     Column("jitter ms", "Median difference of two calls in a row", lambda r: r.time.jitter_ms),
     Column(
         "drift",
         "Median of the last quarter over that of the first",
         lambda r: r.time.drift,
         times,
-        doubt="time",
+        doubts=("drift",),
     ),
     Column("deadline ms", "What a call may take", lambda r: r.time.deadline_ms),
     Column(

@@ -9,7 +9,7 @@ FEWEST_CALLS = 30
 MOST_DRIFT = 1.1
 """Last quarter over first: more is a machine that gets hot or busy while it is timed."""
 
-Beside = Literal["runtime", "time", "ratio"]
+Beside = Literal["runtime", "calls", "drift", "load", "ratio"]
 
 
 class Doubt(NamedTuple):
@@ -27,13 +27,17 @@ def doubts(row: MeasurementRow) -> list[Doubt]:
     if row.fallback:
         found.append(Doubt("runtime", f"Something else ran than was asked for: {row.fallback}"))
     if row.time.n < FEWEST_CALLS:
-        found.append(Doubt("time", f"Only {row.time.n} calls were timed"))
+        found.append(Doubt("calls", f"Fewer than {FEWEST_CALLS} calls were timed"))
     if row.time.drift is not None and row.time.drift > MOST_DRIFT:
         found.append(
-            Doubt("time", f"The last quarter took {row.time.drift:.2f} times as long as the first")
+            Doubt(
+                "drift",
+                f"The last quarter of the calls took more than {MOST_DRIFT:g} times as long as "
+                "the first",
+            )
         )
     if busy := busy_machine(row.machine.load_1min, row.machine.cores):
-        found.append(Doubt("time", busy))
+        found.append(Doubt("load", busy))
     if row.limit is not None and row.limit.ratio > 1:
         found.append(
             Doubt(
@@ -46,7 +50,12 @@ def doubts(row: MeasurementRow) -> list[Doubt]:
 
 
 def busy_machine(load: float, cores: int) -> str:
-    """What to say of the load before a measurement; empty where there was little."""
+    """What to say of the load before a measurement; empty where there was little.
+
+    Args:
+        load: runnable processes, mean of a minute.
+        cores: that the measured process may use.
+    """
     if load <= cores / 2:
         return ""
-    return f"Other programs ran: load {load:.1f} on {cores} cores"
+    return f"Other programs ran: load {load:.0f} on {cores} cores"

@@ -47,7 +47,7 @@ class Figure:
 
         Args:
             css: class of its colour.
-            shape: circle, square, triangle or diamond.
+            shape: circle, square, triangle, diamond or arrow (to the right).
             x: of its middle.
             y: of its middle.
             said: shown by browsers as a tooltip, read by screen readers.
@@ -57,6 +57,7 @@ class Figure:
         d = {
             "square": f"M{x - s:g} {y - s:g}h{2 * s:g}v{2 * s:g}h{-2 * s:g}Z",
             "triangle": f"M{x:g} {y - 1.2 * s:g}L{x + 1.1 * s:g} {y + 0.8 * s:g}h{-2.2 * s:g}Z",
+            "arrow": f"M{x + s:g} {y:g}L{x - s:g} {y - s:g}v{2 * s:g}Z",
             "diamond": f"M{x:g} {y - s:g}L{x + s:g} {y:g}L{x:g} {y + s:g}L{x - s:g} {y:g}Z",
         }.get(
             shape, f"M{x - s:g} {y:g}a{s:g} {s:g} 0 1 0 {2 * s:g} 0a{s:g} {s:g} 0 1 0 {-2 * s:g} 0Z"

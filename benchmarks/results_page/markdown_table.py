@@ -36,7 +36,7 @@ def markdown_table(
             if link is not None and column.name == "p50 ms":
                 text = f"[{text}]({link(m.origin)})"
             for doubt in doubts(m.row):
-                if doubt.beside == column.doubt:
+                if doubt.beside in column.doubts:
                     said += [doubt.said] if doubt.said not in said else []
                     text += f" <sup>{said.index(doubt.said) + 1}</sup>"
             cells.append(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
@@ -128,8 +129,9 @@ def _measurements(results: Results) -> str:
         f"<section><h2>Measurements</h2>{tables.measurements(measured)}{energy}"
         f"{tables.steadiness(measured)}{tables.stages(measured)}</section>{shown}"
         "<section><h2>Times of all calls</h2><p>Every call, the slow ones included: the scale "
-        "stretches the tail. Dots are the slowest calls, diamonds the very first ones. Median, "
-        f"slowest and first in ms.</p>{charts.distributions(measured)}</section>"
+        "stretches the tail. Dots are the slowest calls, diamonds the very first ones, arrows "
+        "those that are far beyond. Median, slowest and first in ms.</p>"
+        f"{charts.distributions(measured)}</section>"
     )
 
 
@@ -176,7 +178,7 @@ def _provenance(results: Results, command_line: str) -> str:
     ]
     listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in entries)
     files = "".join(
-        f"<div><dt>{escape(f.path.name)}</dt><dd>{plural(f.rows, 'row')}"
+        f"<div><dt>{escape(_short(f.path))}</dt><dd>{plural(f.rows, 'row')}"
         + (f"<pre><code>{escape(f.command)}</code></pre>" if f.command else "")
         + "</dd></div>"
         for f in results.files
@@ -186,6 +188,11 @@ def _provenance(results: Results, command_line: str) -> str:
         f"</main><footer><h2>Where this comes from</h2><dl>{listed}{files}</dl>"
         f"{'<p>This page:</p>' + own if own else ''}</footer>"
     )
+
+
+def _short(path: Path) -> str:
+    """A file and its folder: enough to tell files of one name apart."""
+    return "/".join(path.parts[-2:])
 
 
 def _modified(commits: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ from benchmarks.results_page.written import significant
 from train.svg_plots import FONT_PX, Axis
 
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
+_FAR = 3.0
+"""Times the slowest call: the axis shows no first call that is further off."""
 _LETTER_PX = 0.55 * FONT_PX
 """Mean width of a letter, for labels that keep out of each other's way."""
 
@@ -43,12 +45,15 @@ def distribution(curves: Sequence[Times], *, title: str, width_px: int = 520) ->
     """Share of calls that took no longer than some time, its tail stretched out.
 
     From 90 to 99 % is as high as from 0 to 90 %: one call in a hundred is what a flight waits for.
-    Diamonds on the axis are the very first calls, dots at the top the slowest ones.
+    Diamonds on the axis are the very first calls, at its end where they took far longer than all
+    others; dots at the top are the slowest ones.
     """
     height, left, right, top = 300, 58, 18, 14
     bottom = height - 56
-    ends = [v for c in curves for v in (*c.percentiles_ms, *_known(c.first_ms)) if v > 0]
-    x = log_axis(ends or [1.0], left, width_px - right)
+    ends = [v for c in curves for v in c.percentiles_ms if v > 0] or [1.0]
+    # A first call that compiles for a minute must not press the others into a line.
+    first = [c.first_ms for c in curves if c.first_ms and c.first_ms < _FAR * max(ends)]
+    x = log_axis([*ends, *first], left, width_px - right)
     y = Axis(low=0, high=_tail(1.0), start_px=bottom, end_px=top)
     figure = Figure(width_px, height, title)
     figure.milliseconds(x, top, bottom, "time of a call, ms")
@@ -67,7 +72,9 @@ def distribution(curves: Sequence[Times], *, title: str, width_px: int = 520) ->
         figure.mark(curve.css, "circle", x(slowest), y(_tail(1.0)), said, 4)
         if curve.first_ms:
             said = f"{curve.name}: first call {significant(curve.first_ms)} ms"
-            figure.mark(curve.css, "diamond", x(curve.first_ms), bottom, said)
+            beyond = curve.first_ms > x.high
+            shape = "arrow" if beyond else "diamond"
+            figure.mark(curve.css, shape, x.end_px if beyond else x(curve.first_ms), bottom, said)
     return figure.svg(
         " ".join(
             f"{c.name}: median {significant(c.percentiles_ms[50])} ms, 99 % within "
@@ -170,7 +177,3 @@ def _meet(a: Box, b: Box) -> bool:
 def _tail(share: float) -> float:
     """Height of a share: every nine as high as the one before, all of them a bit above the last."""
     return -math.log10(max(1 - share, 10**-2.4))
-
-
-def _known(value: float | None) -> tuple[float, ...]:
-    return () if value is None else (value,)

@@ -5,14 +5,14 @@ from html import escape
 from typing import Any, NamedTuple
 
 from benchmarks.results_page.doubts import FEWEST_CALLS, busy_machine
-from benchmarks.results_page.tables import Doubts, html_table
+from benchmarks.results_page.tables import Doubts, folded, html_table
 from benchmarks.results_page.written import DASH, percent, significant
 from benchmarks.rows import Provenance
 
 Row = dict[str, Any]
-_LONG = 25
-"""A table of more rows is folded."""
 _MOST_COLUMNS = 14
+_WIDEST = 40
+"""Letters of a cell; the whole text is shown when it is pointed at."""
 
 
 class _Kind(NamedTuple):
@@ -51,8 +51,8 @@ _KINDS = {
         "Search",
         "Queries in, rows out. Recall counts the true ten nearest.",
         (
-            "contender", "task", "tiles", "dimensions", "stored_as", "queries_per_call", "p50_ms",
-            "p99_ms", "recall_at_10", "files_mib", "own_mib", "build_s", "cpu",
+            "contender", "task", "tiles", "dimensions", "queries_per_call", "p50_ms", "p99_ms",
+            "cpu_p99_ms", "recall_at_10", "files_mib", "own_mib", "build_s", "stored_as", "cpu",
         ),
     ),
     "accuracy": _Kind(
@@ -62,6 +62,14 @@ _KINDS = {
             "flight", "score", "frames", "median_error_m", "p95_error_m", "success.5", "success.20",
             "success.50", "answered", "abstained", "lost", "false_fixes", "first_ok_s",
             "within_68", "within_95", "backend",
+        ),
+    ),
+    "flight": _Kind(
+        "Flights of a made-up world",
+        "Frames of each flight, and what became of them.",
+        (
+            "part", "name", "frames", "ok", "abstained", "degraded", "lost", "success", "false",
+            "median_error_m", "p95_error_m", "first_right_s", "p50_ms", "p95_ms",
         ),
     ),
     "latency": _Kind(
@@ -101,9 +109,7 @@ def small_table(kind: str, rows: Sequence[Row]) -> str:
     caption += f" All rows: {escape(common)}." if common else ""
     title = known.title if known else kind.replace("_", " ").replace("-", " ").capitalize()
     table = html_table(head, lines, caption.strip()) + said.html()
-    if len(rows) > _LONG:
-        return f"<details><summary>{escape(title)}: {len(rows)} rows</summary>{table}</details>"
-    return f"<h3>{escape(title)}</h3>{table}"
+    return folded(table, title, len(rows))
 
 
 def _line(row: Row, paths: Sequence[str], said: Doubts) -> str:
@@ -115,7 +121,9 @@ def _line(row: Row, paths: Sequence[str], said: Doubts) -> str:
         key = "" if value is None else escape(str(_key(value)), quote=True)
         css = ' class="what"' if isinstance(value, str) else ""
         mark = marks if path == first_number else ""
-        cells.append(f'<td{css} data-v="{key}">{escape(_text(value))}{mark}</td>')
+        text = _text(value)
+        title = f' title="{escape(text, quote=True)}"' if len(text) > _WIDEST else ""
+        cells.append(f'<td{css}{title} data-v="{key}">{escape(_cut(text))}{mark}</td>')
     return "".join(cells)
 
 
@@ -164,6 +172,10 @@ def _is_rate(value: Any) -> bool:
 
 def _is_text(rows: Sequence[Row], path: str) -> bool:
     return any(isinstance(_at(row, path), str) for row in rows)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _key(value: Any) -> Any:

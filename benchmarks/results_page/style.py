@@ -14,7 +14,7 @@ SHAPES = {"fp32": "circle", "fp16": "square", "int8": "triangle"}
 """Marks of precisions; their lines are whole, dashed and dotted."""
 
 _RESULTS = """
-body{max-width:1240px}
+body{max-width:1320px}
 .r1{--c:#6b7580}.r2{--c:#c9186b}.r3{--c:#1b6ac9}.r4{--c:#d98200}.r5{--c:#7a4fb5}.r6{--c:#2f8f5b}
 .r7{--c:#d9480f}.r8{--c:#3a97bd}
 @media(prefers-color-scheme:dark){.r1{--c:#a3adb8}.r2{--c:#ff5fa2}.r3{--c:#6db3ff}.r4{--c:#ffb340}
@@ -28,6 +28,9 @@ svg.sample{display:inline-block;width:28px;height:12px;margin-right:6px;vertical
 .on-top{paint-order:stroke;stroke:var(--bg);stroke-width:4px;stroke-linejoin:round;fill:var(--ink);
 font-size:12px}
 .late{fill:var(--false)}
+.key.g-other{background:var(--g7)}
+.results{font-size:.86rem}.results th,.results td{padding:6px 8px}
+.results td small{display:block;margin:0;line-height:1.2}
 .numbers{list-style:none;margin:8px 0 0;padding:0;color:var(--soft);font-size:.86rem;
 column-width:25em;column-gap:32px}
 .numbers li{break-inside:avoid;margin-bottom:2px}.numbers b{color:var(--ink);font-weight:600}
@@ -37,6 +40,7 @@ text-decoration:none;margin-left:2px}
 .doubts li::marker{color:var(--false);font-weight:650}
 .doubts+.scroll,.doubts+figure{margin-top:28px}
 td.what{text-align:left}th.what{text-align:left}
+.results thead th{font-weight:600}
 .sorts{all:unset;cursor:pointer}.sorts:hover{color:var(--ink)}
 .sorts:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 th[aria-sort=ascending] .sorts::after{content:" \\2191"}
@@ -49,7 +53,8 @@ tbody tr:hover{background:var(--card)}
 background:var(--bg);max-width:11em;white-space:normal;z-index:1}
 .numbers{column-width:auto}}
 @media print{@page{size:A4 landscape;margin:12mm}body{padding:0;font-size:11pt}
-table{font-size:7.5pt}th,td{padding:3px 5px}.scroll{overflow:visible}details>*{display:block}
+table{font-size:7.5pt}th,td{padding:3px 5px}.scroll{overflow:visible}
+details::details-content{content-visibility:visible;display:block}
 .tile b{font-size:1.4rem}section{margin-top:28px;break-inside:auto}h2,h3{break-after:avoid}
 tr{break-inside:avoid}}
 """

@@ -10,6 +10,7 @@ from benchmarks.results_page.sources import Measured, machine_name
 from benchmarks.results_page.written import DASH, significant
 from edge_runtime.fix import STAGES
 
+_LONG = 25
 _ALWAYS = ("encoder", "runtime", "precision")
 
 
@@ -56,9 +57,9 @@ def measurements(measured: Sequence[Measured]) -> str:
 
 def steadiness(measured: Sequence[Measured]) -> str:
     """How it starts, how steadily it runs, and what its limit is made of."""
-    return _measured_table(
-        measured, (*WHAT, *STEADINESS), "steady", "How it starts and how it runs."
-    )
+    caption = "How it starts, how steadily it runs, and what its limit is made of."
+    table = _measured_table(measured, (*WHAT, *STEADINESS), "steady", caption)
+    return folded(table, "Start, steadiness and limit", len(measured))
 
 
 def stages(measured: Sequence[Measured]) -> str:
@@ -69,7 +70,8 @@ def stages(measured: Sequence[Measured]) -> str:
     found = {name for m in timed for name in m.row.stages}
     names = [*(s for s in STAGES if s in found), *sorted(found - set(STAGES))]
     columns = [*WHAT, *(_stage(name) for name in names)]
-    return _measured_table(timed, columns, "stages", "Median of each part of a call, ms.")
+    table = _measured_table(timed, columns, "stages", "Median of each part of a call, ms.")
+    return folded(table, "Parts of a call", len(timed))
 
 
 def not_run(rows: Sequence[NotRunRow]) -> str:
@@ -115,6 +117,13 @@ def html_table(head: str, lines: Sequence[str], caption: str) -> str:
     )
 
 
+def folded(table: str, title: str, rows: int) -> str:
+    """A table under its heading, or folded away under it where it is long."""
+    if rows > _LONG:
+        return f"<details><summary>{escape(title)}: {rows} rows</summary>{table}</details>"
+    return f"<h3>{escape(title)}</h3>{table}"
+
+
 def _measured_table(
     measured: Sequence[Measured], columns: Sequence[Column], name: str, caption: str
 ) -> str:
@@ -126,7 +135,7 @@ def _measured_table(
         cells = []
         for column in kept:
             value, text = column.of(m.row), escape(column.text(m.row))
-            text += "".join(said.mark(d.said) for d in marks if d.beside == column.doubt)
+            text += "".join(said.mark(d.said) for d in marks if d.beside in column.doubts)
             if column.name == "p50 ms" and len(m.p50s_ms) > 1:
                 low, high = significant(m.p50s_ms[0]), significant(m.p50s_ms[-1])
                 text += f"<small>{low}{DASH}{high}, {len(m.p50s_ms)} runs</small>"

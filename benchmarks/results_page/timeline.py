@@ -137,7 +137,8 @@ def stage_times(timed: Sequence[TimedFrame], *, title: str, width_px: int) -> st
     for frame in shown:
         total = frame.latency_ms["total"]
         parts = [(_css(s), frame.latency_ms.get(s, 0.0)) for s in stages if s != "other"]
-        parts.append((_css("other"), max(total - sum(ms for _, ms in parts), 0.0)))
+        if "other" in stages:
+            parts.append((_css("other"), max(total - sum(ms for _, ms in parts), 0.0)))
         start = 0.0
         for css, ms in parts:
             if ms > 0 and start < high:
@@ -182,7 +183,9 @@ def _slowest_of_neighbours(timed: Sequence[TimedFrame], most: int) -> list[Timed
 
 def _stages(timed: Sequence[TimedFrame]) -> list[str]:
     found = [s for s in STAGES if s != "total" and any(f.latency_ms.get(s) for f in timed)]
-    return [*found, "other"]
+    parts = sum(f.latency_ms.get(s, 0.0) for f in timed for s in found)
+    rest = sum(f.latency_ms["total"] for f in timed) - parts
+    return [*found, "other"] if rest > 0.01 * parts else found
 
 
 def _css(stage: str) -> str:
