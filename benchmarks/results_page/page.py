@@ -14,7 +14,10 @@ from benchmarks.results_page.style import POLICY, SCRIPT, STYLE
 from benchmarks.results_page.timeline import TimedFlight, flight_figures
 from benchmarks.results_page.written import DASH, plural, significant
 
-_ORDER = ("search", "end-to-end", "start-up", "soak", "accuracy", "latency", "stage_latency")
+_ORDER = (
+    "search", "comparison", "localisation", "accuracy", "end-to-end", "start-up", "soak", "latency",
+    "stage_latency",
+)  # fmt: skip
 
 
 def page(

@@ -41,7 +41,7 @@ class Point(NamedTuple):
     """Points with the same name here are joined, in the order of x."""
 
 
-def distribution(curves: Sequence[Times], *, title: str, width_px: int = 520) -> str:
+def distribution(curves: Sequence[Times], *, title: str, width_px: int = 470) -> str:
     """Share of calls that took no longer than some time, its tail stretched out.
 
     From 90 to 99 % is as high as from 0 to 90 %: one call in a hundred is what a flight waits for.
@@ -93,7 +93,7 @@ def over_time(
     y: Axis,
     y_ticks: Sequence[tuple[float, str]],
     front: Sequence[Point] = (),
-    width_px: int = 520,
+    width_px: int = 470,
 ) -> str:
     """Something over the time of a call, on a logarithmic axis of time.
 

@@ -72,6 +72,24 @@ _KINDS = {
             "median_error_m", "p95_error_m", "first_right_s", "p50_ms", "p95_ms",
         ),
     ),
+    "localisation": _Kind(
+        "Localisation",
+        "Over all attempts, and by whether what was known before limited the search.",
+        (
+            "flight", "searched", "score", "frames", "accuracy.median_error_m",
+            "accuracy.p95_error_m", "accuracy.success.5", "accuracy.success.20",
+            "accuracy.success.50", "accuracy.answered", "accuracy.abstained",
+            "accuracy.false_fixes", "time.p50_ms", "time.p99_ms", "time.max_ms", "device", "note",
+        ),
+    ),
+    "comparison": _Kind(
+        "Before and after",
+        "Medians over pairs of runs, with the 95 % interval of the change.",
+        (
+            "what", "metric", "pairs", "before", "after", "change", "low", "high", "tolerance",
+            "p_value", "verdict",
+        ),
+    ),
     "latency": _Kind(
         "Backends of a bundle",
         "Host uint8 in to host float32 out, a call.",
@@ -200,7 +218,10 @@ def _text(value: Any) -> str:
 
 def _name(path: str) -> str:
     """A field's name as words, its unit kept."""
-    words = path.removeprefix("quality.").replace("success.", "within ").replace("_per_s", "/s")
+    words = path
+    for group in ("quality.", "accuracy.", "time."):
+        words = words.removeprefix(group)
+    words = words.replace("success.", "within ").replace("_per_s", "/s")
     if words.startswith("within ") and words[7:].isdigit():
         words += " m"
     return words.replace("recall_at_10", "recall@10").replace("_", " ")

@@ -130,7 +130,7 @@ def _same(row: MeasurementRow) -> tuple[Any, ...]:
     return (
         machine_name(row.machine), row.git_commit, row.protocol, row.encoder, row.weights,
         row.runtime, row.provider, row.precision, row.library, row.threads, row.batch,
-        row.height_px, row.width_px, row.model_sha256, row.engine_sha256, row.note,
+        row.height_px, row.width_px, row.model_sha256, row.engine_sha256, row.note, row.fallback,
     )  # fmt: skip
 
 

@@ -33,7 +33,9 @@ font-size:12px}
 .results td small{display:block;margin:0;line-height:1.2}
 .numbers{list-style:none;margin:8px 0 0;padding:0;color:var(--soft);font-size:.86rem;
 column-width:25em;column-gap:32px}
-.numbers li{break-inside:avoid;margin-bottom:2px}.numbers b{color:var(--ink);font-weight:600}
+.numbers li{break-inside:avoid;margin-bottom:2px;padding-left:34px;text-indent:-34px}
+.results th:first-child,.results td:first-child{padding-left:0}
+.results{border-collapse:separate;border-spacing:0}.numbers b{color:var(--ink);font-weight:600}
 .doubt{color:var(--false);font-weight:650;font-size:.72em;vertical-align:super;line-height:0;
 text-decoration:none;margin-left:2px}
 .doubts{color:var(--soft);font-size:.88rem;margin:10px 0 0;padding-left:1.4em;max-width:75ch}
