@@ -6,11 +6,10 @@ fix = localizer.step(frame_rgb, state, frame_name="000123.jpg")
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,55 +21,22 @@ from edge_runtime.camera import Camera
 from edge_runtime.deadline import Deadline, Effort
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
-from edge_runtime.fix_accuracy import measurement, stated_eph_m, verdict
+from edge_runtime.fix_accuracy import measurement
+from edge_runtime.fix_record import FixRecorder
+from edge_runtime.frame_search import PROVEN_LOG_EVIDENCE, FrameSearch, Query, Searched
 from edge_runtime.frame_views import FrameView, FrameViews
-from edge_runtime.geodesy import check_lat_lon, distance_m, move_lat_lon
-from edge_runtime.ground_view import GroundView
-from edge_runtime.index_format import TileLevel
+from edge_runtime.geodesy import check_lat_lon, distance_m
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.pose_correction import PoseCorrection
-from edge_runtime.refinement import MERGE_M, Candidate, Match, Refiner, view_centre
-from edge_runtime.satellite_index import Circle, SatelliteIndex
-from edge_runtime.search_scope import SearchScope, close_look, control_places, scope_of
-from edge_runtime.similarity_evidence import UsualSimilarity, similarity_log_evidence
+from edge_runtime.refinement import Match
+from edge_runtime.satellite_index import SatelliteIndex
+from edge_runtime.search_scope import scope_of
+from edge_runtime.sight import Sight, sight_of
 from edge_runtime.stage_clock import StageClock
 from edge_runtime.state import VehicleState, finite_state
 from edge_runtime.tracker import Estimate, Tracker, TrackerConfig
 
 U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-
-_PROVEN_LOG_EVIDENCE = 3.0
-"""A close look that proves this much needs no wider one, and teaches the errors of the pose."""
-_SOON_S = 0.6
-"""Time between frames up to which a wider look can wait for the next one."""
-
-
-class Sight(NamedTuple):
-    """What the newest frame showed and where it fits best, for people to look at."""
-
-    view_rgb: U8
-    """(S, S, 3) uint8, north-up ground view."""
-    mask: U8
-    """(S, S) uint8, 255 where the camera saw the ground."""
-    size_m: float
-    """Side on the ground."""
-    centre_lat_deg: float | None
-    """Where the view's centre lies by the best match; None without one."""
-    centre_lon_deg: float | None
-    yaw_correction_deg: float
-    """By which the best match turns the view, clockwise."""
-    scale_correction: float
-    """By which the best match scales the view."""
-
-
-class _Searched(NamedTuple):
-    """What the search of one frame came to."""
-
-    matches: list[Match]
-    scope: SearchScope
-    effort: Effort
-    shed: tuple[str, ...]
 
 
 class Localizer:
@@ -101,22 +67,20 @@ class Localizer:
         self.config = config or LocalizerConfig()
         tracker = tracker or TrackerConfig(view_m=index.level.size_m / 2)
         self._tracker = Tracker(index.area_m2(), tracker)
-        self._refiner = Refiner(index.imagery)
-        self._usual = UsualSimilarity(index)
-        self.calibration = calibration
         self._views = FrameViews(camera, bundle.spec, index.levels, self.config.height_range_m)
         self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
-        self._deadline = Deadline(self.config.deadline_ms)
-        self._seq = 0
-        self._started_s = time.perf_counter()
-        self._reported_track: int | None = None
-        self._reset_counter = 0
-        self._close_only = False
+        deadline = Deadline(self.config.deadline_ms)
+        self._search = FrameSearch(index, backend, self._views, self.config, deadline)
+        self._recorder = FixRecorder(
+            bundle_id=bundle.id,
+            index_id=index.id,
+            backend=backend.info,
+            config=self.config,
+            calibration=calibration,
+            deadline=deadline,
+        )
         self._last_t_s = 0.0
-        self._since_last_s = math.inf
         self._sight: Sight | None = None
-        info = backend.info
-        self._engine_id = info.engine or f"{info.provider}/{info.precision}"
 
     @classmethod
     def open(
@@ -226,22 +190,30 @@ class Localizer:
         """
         clock = StageClock(capture_ms)
         state = finite_state(state, last_t_s=self._last_t_s)
-        self._since_last_s = state.t_s - self._last_t_s
-        self._correction.predict(min(max(self._since_last_s, 0.0), 60.0))
-        self._last_t_s = state.t_s
+        since_last_s, self._last_t_s = state.t_s - self._last_t_s, state.t_s
+        self._correction.predict(min(max(since_last_s, 0.0), 60.0))
         velocity = _velocity(state)
         self._tracker.predict(state.t_s, velocity)
         before = self._tracker.estimate()
         level = self._views.level(state)
-        area_m2 = self.index.area_m2()
-        scope = scope_of(before, state, level, self.config, area_m2)
+        scope = scope_of(before, state, level, self.config, self.index.area_m2())
         if scope.near is None:
             self._correction.forget()
         views, found_problem = self._views.make(frame, state, level, self._correction)
         clock.mark("ground_view")
-        searched = _Searched([], scope, Effort(0, False), ())
+        searched = Searched([], scope, Effort(0, False), ())
         if views and frame is not None:
-            searched = self._search(frame, state, level, views, scope, before, effort, clock)
+            query = Query(
+                frame=frame,
+                state=state,
+                level=level,
+                views=views,
+                seq=self._recorder.seq,
+                since_last_s=since_last_s,
+            )
+            searched = self._search.look(
+                query, scope, before, self._correction, clock, effort=effort
+            )
             clock.mark("refine")
         self._tracker.update(
             [measurement(m, state, self.config) for m in searched.matches],
@@ -250,10 +222,10 @@ class Localizer:
         )
         estimate = self._tracker.estimate()
         self._learn(estimate, views, searched.matches)
-        self._sight = _sight(views, searched.matches)
+        self._sight = sight_of(views, searched.matches)
         clock.mark("track")
         problem = (problem if frame is None else "") or found_problem
-        return self._fix(frame_name, state, estimate, searched, problem, clock)
+        return self._recorder.record(frame_name, state, estimate, searched, problem, clock)
 
     def match_anywhere(self, frame: U8, state: VehicleState) -> list[Match]:
         """Every place on the map that one frame fits, the strongest evidence first.
@@ -268,14 +240,7 @@ class Localizer:
         views, _ = self._views.make(frame, state, level)
         if not views:
             return []
-        scope = scope_of(None, state, level, self.config, self.index.area_m2())
-        candidates, _ = self._candidates(views, level, None, None, state, StageClock(0.0))
-        candidates = self._views.turned(
-            frame, state, level, views, candidates, self.index.tiles["heading_deg"]
-        )
-        grounds = [view.ground for view in views]
-        matches = self._coarse(grounds, candidates, level, scope, scope.windows)
-        return self._refiner.sharpened(grounds, matches, size_m=level.size_m)
+        return self._search.anywhere(Query(frame=frame, state=state, level=level, views=views))
 
     def warm_up(self) -> None:
         """Go every way of a frame once, so that none is slow or takes new memory in flight.
@@ -295,10 +260,8 @@ class Localizer:
         return {
             "tracker": self._tracker.snapshot(),
             "correction": self._correction.snapshot(),
-            "seq": self._seq,
-            "reported_track": self._reported_track,
-            "reset_counter": self._reset_counter,
-            "close_only": self._close_only,
+            "recorder": self._recorder.snapshot(),
+            "close_only": self._search.close_only,
             "last_t_s": self._last_t_s,
         }
 
@@ -311,129 +274,12 @@ class Localizer:
         try:
             self._tracker.restore(snapshot["tracker"])
             self._correction.restore(snapshot["correction"])
-            self._seq = int(snapshot["seq"])
-            self._reported_track = snapshot["reported_track"]
-            self._reset_counter = int(snapshot["reset_counter"])
-            self._close_only = bool(snapshot["close_only"])
+            self._recorder.restore(snapshot["recorder"])
+            self._search.close_only = bool(snapshot["close_only"])
             self._last_t_s = float(snapshot["last_t_s"])
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the localizer's snapshot lacks or garbles {error}; expected one of this version"
             raise InputError(msg) from error
-
-    def _search(
-        self,
-        frame: U8,
-        state: VehicleState,
-        level: TileLevel,
-        views: list[FrameView],
-        scope: SearchScope,
-        before: Estimate | None,
-        effort: Effort | None,
-        clock: StageClock,
-    ) -> _Searched:
-        """Retrieve, then refine: close to the prediction where that proves enough, else widely."""
-        candidates, usual = self._candidates(views, level, scope.near, before, state, clock)
-        again, self._close_only = self._close_only, False
-        close = None
-        # One window is no answer where several headings or heights are possible.
-        if len(views) == 1:
-            close = close_look(scope, before, self._correction, self.index.area_m2(), again=again)
-        candidates = self._views.turned(
-            frame, state, level, views, candidates, self.index.tiles["heading_deg"]
-        )
-        grounds = [view.ground for view in views]
-        if close is not None and (effort is None or effort.windows == close.windows):
-            granted, shed = self._deadline.afford(close.windows, clock.elapsed_ms())
-            granted = effort or granted
-            if granted.windows:
-                matches = self._coarse(grounds, candidates, level, close, granted.windows)
-                matches = _with_similarity(matches, usual)
-                proven = bool(matches) and matches[0].log_evidence >= _PROVEN_LOG_EVIDENCE
-                # One frame in a hundred shows too little, and mostly the next one shows enough:
-                # a wider look, at several times the cost, waits for that one where it comes soon.
-                if proven or (not again and self._since_last_s <= _SOON_S):
-                    self._close_only = not proven
-                    if proven and granted.fine:
-                        matches = self._refiner.sharpened(
-                            grounds, matches, size_m=level.size_m, features=False
-                        )
-                    return _Searched(matches, close, granted, shed)
-        granted, shed = self._deadline.afford(scope.windows, clock.elapsed_ms())
-        granted = effort or granted
-        matches = []
-        if granted.windows:
-            started_ms = clock.elapsed_ms()
-            matches = self._coarse(grounds, candidates, level, scope, granted.windows)
-            if scope.near is not None:
-                matches = _with_similarity(matches, usual)
-            coarse_ms = clock.elapsed_ms() - started_ms
-            if granted.fine:
-                matches = self._refiner.sharpened(grounds, matches, size_m=level.size_m)
-            fine_ms = clock.elapsed_ms() - started_ms - coarse_ms
-            self._deadline.spent(granted, coarse_ms, fine_ms)
-        return _Searched(matches, scope, granted, shed)
-
-    def _coarse(
-        self,
-        grounds: Sequence[GroundView],
-        candidates: Sequence[Candidate],
-        level: TileLevel,
-        scope: SearchScope,
-        windows: int,
-    ) -> list[Match]:
-        return self._refiner.refine(
-            grounds,
-            candidates,
-            scope.range,
-            size_m=level.size_m,
-            most_windows=windows,
-            controls=control_places(self.index, scope.near, self._seq),
-            reach_m=scope.reach_m,
-        )
-
-    def _candidates(
-        self,
-        views: Sequence[FrameView],
-        level: TileLevel,
-        near: Circle | None,
-        before: Estimate | None,
-        state: VehicleState,
-        clock: StageClock,
-    ) -> tuple[list[Candidate], tuple[F32, F32]]:
-        """Places to look at, best first: the tracker's own prediction, then what search found.
-
-        And how similar tiles of the map usually are to each view.
-        """
-        embeddings = self.backend.embed(np.stack([view.image for view in views]))
-        clock.mark("encode")
-        # Where the heading is known, tiles with another direction up are not what was asked for.
-        known = _heading_known(state) and len(level.headings_deg) > 1
-        found = self.index.search(
-            embeddings,
-            self.config.top_k * (len(level.headings_deg) if known else 1),
-            near=near,
-            level=self.index.levels.index(level) if len(self.index.levels) > 1 else None,
-        )
-        tiles = self.index.tiles
-        candidates = [
-            Candidate(
-                float(tiles["lat_deg"][row]),
-                float(tiles["lon_deg"][row]),
-                v,
-                float(similarity),
-                int(row),
-            )
-            for v in range(len(views))
-            for row, similarity in zip(found.rows[v], found.similarities[v], strict=True)
-            if row >= 0 and not (known and tiles["heading_deg"][row])
-        ]
-        candidates.sort(key=lambda c: -c.similarity)
-        if near is not None and before is not None:
-            ahead = [_predicted(before, v, view, candidates) for v, view in enumerate(views)]
-            candidates = ahead + candidates
-        usual = self._usual.spread(embeddings, level)
-        clock.mark("search")
-        return candidates, usual
 
     def _learn(
         self, estimate: Estimate | None, views: Sequence[FrameView], matches: Sequence[Match]
@@ -445,88 +291,10 @@ class Localizer:
         apart_m = distance_m(best.lat_deg, best.lon_deg, hypothesis.lat_deg, hypothesis.lon_deg)
         if hypothesis.misses or apart_m > 3 * hypothesis.sigma_m + 3:
             return
-        if best.log_evidence < _PROVEN_LOG_EVIDENCE:
+        if best.log_evidence < PROVEN_LOG_EVIDENCE:
             return
         assumed = views[best.view].ground.hypothesis
         self._correction.learn(best.yaw_deg - assumed.yaw_deg, best.height_m / assumed.height_m)
-
-    def _fix(
-        self,
-        frame_name: str,
-        state: VehicleState,
-        estimate: Estimate | None,
-        searched: _Searched,
-        problem: str,
-        clock: StageClock,
-    ) -> Fix:
-        matches, scope = searched.matches, searched.scope
-        best = matches[0] if matches else None
-        status, reason = verdict(
-            estimate, self.config, tracked=self._reported_track is not None, problem=problem
-        )
-        usable = estimate if status in ("OK", "DEGRADED") else None
-        eph_m = stated_m = None
-        if usable is not None:
-            stated_m = stated_eph_m(usable, best, state, self.config)
-            eph_m = stated_m if self.calibration is None else self.calibration.eph_m(stated_m)
-            if self._reported_track != usable.best.track_id:
-                self._reset_counter += self._reported_track is not None
-                self._reported_track = usable.best.track_id
-        clock.mark("track")
-        total_ms = clock.elapsed_ms()
-        fix = Fix(
-            seq=self._seq,
-            frame=frame_name,
-            t_exposure_s=state.t_s,
-            t_fix_s=round(time.perf_counter() - self._started_s, 4),
-            status=status,
-            mode=scope.mode,
-            reason=reason,
-            lat_deg=usable.best.lat_deg if usable else None,
-            lon_deg=usable.best.lon_deg if usable else None,
-            eph_m=eph_m,
-            stated_eph_m=None if self.calibration is None else stated_m,
-            yaw_deg=best.yaw_deg % 360.0 if best else None,
-            look_lat_deg=best.look_lat_deg if best and usable else None,
-            look_lon_deg=best.look_lon_deg if best and usable else None,
-            probability=round(estimate.probability, 6) if estimate else 0.0,
-            similarity=_known(best.similarity) if best else None,
-            margin=_margin(matches),
-            ncc=best.ncc if best else None,
-            inliers=best.inliers if best else 0,
-            reprojection_px=_known(best.reprojection_px) if best else None,
-            tile_id=best.row if best and best.row >= 0 else None,
-            prior=scope.mode == "TRACK",
-            latency_ms={**clock.stages_ms, "total": total_ms},
-            deadline_missed=self._deadline.missed(total_ms),
-            shed=searched.shed,
-            windows=searched.effort.windows,
-            reset_counter=self._reset_counter,
-            bundle_id=self.bundle.id,
-            index_id=self.index.id,
-            engine_id=self._engine_id,
-            backend=self.backend.info.name,
-            fallback=self.backend.info.fallback,
-        )
-        self._seq += 1
-        return fix
-
-
-def _with_similarity(matches: Sequence[Match], usual: tuple[F32, F32]) -> list[Match]:
-    """Matches near a predicted place, with what their tiles' similarity adds; strongest first.
-
-    Views that were turned to agree with a tile come after those that were embedded, and say nothing
-    of their own.
-    """
-    median, spread = usual
-    judged = []
-    for match in matches:
-        z = math.nan
-        if match.view < len(median):
-            z = float((match.similarity - median[match.view]) / spread[match.view])
-        evidence = match.log_evidence + similarity_log_evidence(z)
-        judged.append(replace(match, log_evidence=evidence))
-    return sorted(judged, key=lambda m: -m.log_evidence)
 
 
 def _abstaining(
@@ -553,67 +321,7 @@ def _abstaining(
     return replace(config, ok_probability=abstain.ok_probability)
 
 
-def _predicted(
-    before: Estimate, number: int, view: FrameView, found: Sequence[Candidate]
-) -> Candidate:
-    """Where a view's centre lies when the drone is where the tracker says.
-
-    Args:
-        before: of the tracker.
-        number: of the view.
-        view: gives the centre.
-        found: candidates of search; the best one near enough to share a window lends its tile.
-    """
-    centre = move_lat_lon(
-        before.best.lat_deg,
-        before.best.lon_deg,
-        view.ground.centre_east_m,
-        view.ground.centre_north_m,
-    )
-    lat_deg, lon_deg = float(centre.lat_deg), float(centre.lon_deg)
-    own = [c for c in found if c.view == number]
-    apart_m = distance_m(
-        lat_deg, lon_deg, np.array([c.lat_deg for c in own]), np.array([c.lon_deg for c in own])
-    )
-    near = np.flatnonzero(apart_m < MERGE_M)
-    if not len(near):
-        return Candidate(lat_deg, lon_deg, number, math.nan, -1)
-    return own[int(near[0])]._replace(lat_deg=lat_deg, lon_deg=lon_deg)
-
-
-def _sight(views: Sequence[FrameView], matches: Sequence[Match]) -> Sight | None:
-    if not views:
-        return None
-    best = matches[0] if matches else None
-    ground = views[best.view if best else 0].ground
-    lat_deg, lon_deg = view_centre(ground, best) if best else (None, None)
-    return Sight(
-        view_rgb=ground.image,
-        mask=ground.mask,
-        size_m=ground.size_m,
-        centre_lat_deg=lat_deg,
-        centre_lon_deg=lon_deg,
-        yaw_correction_deg=best.yaw_deg - ground.hypothesis.yaw_deg if best else 0.0,
-        scale_correction=best.height_m / ground.hypothesis.height_m if best else 1.0,
-    )
-
-
-def _heading_known(state: VehicleState) -> bool:
-    return state.yaw_deg is not None or state.gimbal_yaw_deg is not None
-
-
 def _velocity(state: VehicleState) -> tuple[float, float] | None:
     if state.velocity_east_mps is None or state.velocity_north_mps is None:
         return None
     return state.velocity_east_mps, state.velocity_north_mps
-
-
-def _known(value: float) -> float | None:
-    """None for the NaN of what a match does not have: a tile, local features."""
-    return None if math.isnan(value) else value
-
-
-def _margin(matches: Sequence[Match]) -> float | None:
-    if len(matches) < 2:
-        return None
-    return matches[0].log_evidence - matches[1].log_evidence

@@ -563,7 +563,7 @@ def test_windows_that_show_chance_are_far_from_where_the_drone_can_be(
     assert fix.lat_deg is not None
     assert fix.lon_deg is not None
     near = Circle(fix.lat_deg, fix.lon_deg, 1.0)
-    far = control_places(localizer.index, near, localizer._seq)
+    far = control_places(localizer.index, near, 7)
     away_m = [float(distance_m(near.lat_deg, near.lon_deg, c.lat_deg, c.lon_deg)) for c in far]
     assert all(metres > REACH_M for metres in away_m)
     assert control_places(localizer.index, None, 0) == []
