@@ -51,12 +51,17 @@ details{margin-top:24px}summary{cursor:pointer;font-weight:600}
 section h3{margin-top:28px}.pair h3{margin-top:0}
 .machine{margin:20px 0 0;color:var(--ink);font-weight:600}
 tbody tr:hover{background:var(--card)}
-@media(max-width:760px){.results th:first-child,.results td:first-child{position:sticky;left:0;
+@media screen and (max-width:760px){
+.results th:first-child,.results td:first-child{position:sticky;left:0;
 background:var(--bg);max-width:11em;white-space:normal;z-index:1}
 .numbers{column-width:auto}}
-@media print{@page{size:A4 landscape;margin:12mm}body{padding:0;font-size:11pt}
-table{font-size:7.5pt}th,td{padding:3px 5px}.scroll{overflow:visible}
+@media print{@page{size:A4 landscape;margin:12mm}body{padding:0;font-size:11pt;background:#fff}
+.results{font-size:6.6pt}.results th,.results td{padding:2px 4px}
+.results thead th{white-space:normal}
+.scroll{overflow:visible}
 details::details-content{content-visibility:visible;display:block}
+.pair{grid-template-columns:1fr 1fr}.tiles{grid-template-columns:repeat(4,1fr)}
+.wide{display:block}.narrow{display:none}
 .tile b{font-size:1.4rem}section{margin-top:28px;break-inside:auto}h2,h3{break-after:avoid}
 tr{break-inside:avoid}}
 """
