@@ -7,6 +7,6 @@ page.close()
 """
 
 from edge_runtime.live_page.page import About, LivePage
-from edge_runtime.live_page.sight import Sight
+from edge_runtime.sight import Sight
 
 __all__ = ["About", "LivePage", "Sight"]

@@ -14,9 +14,9 @@ from edge_runtime.live_page.answering import Sources, handler_for
 from edge_runtime.live_page.map_tiles import MapTiles
 from edge_runtime.live_page.page_files import page_files
 from edge_runtime.live_page.pictures import Pictures
-from edge_runtime.live_page.sight import U8, Sight
 from edge_runtime.live_page.subscribers import Subscribers
 from edge_runtime.live_page.web_server import PageServer, is_loopback, own_names, reachable_at
+from edge_runtime.sight import U8, Sight
 
 MOST_PAGES = 8
 """Pages that may be open at a time."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ImageryError
 from edge_runtime.fix import Fix
 from edge_runtime.imagery import ImageryStore
-from edge_runtime.live_page.sight import Sight
+from edge_runtime.sight import Sight
 
 U8 = npt.NDArray[np.uint8]
 

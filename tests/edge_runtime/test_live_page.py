@@ -29,6 +29,7 @@ from edge_runtime.live_page.page import MOST_PAGES
 from edge_runtime.live_page.pictures import SHORTEST_S, Pictures
 from edge_runtime.live_page.subscribers import QUEUE, Subscribers
 from edge_runtime.live_page.web_server import may_be_named, own_names
+from edge_runtime.sight import Sight
 
 U8 = npt.NDArray[np.uint8]
 LAT_DEG, LON_DEG = 47.5, 8.3
@@ -36,14 +37,15 @@ WAIT_S = 30.0
 NOWHERE: dict[str, Any] = {"lat_deg": None, "lon_deg": None, "eph_m": None}
 
 
-class Seen(NamedTuple):
-    view_rgb: U8
-    mask: U8
-    size_m: float
-    centre_lat_deg: float | None = LAT_DEG
-    centre_lon_deg: float | None = LON_DEG
-    yaw_correction_deg: float = 0.0
-    scale_correction: float = 1.0
+def seen_as(view: U8, mask: U8, size_m: float, **changes: Any) -> Sight:
+    """A frame that fits right in the middle of the map, unless it is said otherwise."""
+    values: dict[str, Any] = {
+        "centre_lat_deg": LAT_DEG,
+        "centre_lon_deg": LON_DEG,
+        "yaw_correction_deg": 0.0,
+        "scale_correction": 1.0,
+    }
+    return Sight(view, mask, size_m, **(values | changes))
 
 
 def fix(seq: int, **changes: Any) -> Fix:
@@ -327,7 +329,7 @@ def test_view_and_imagery_show_the_same_ground(imagery: Path, yaw_deg: float, sc
     store.close()
     undo = cv2.getRotationMatrix2D((79.5, 79.5), yaw_deg, 1 / scale)
     view = np.asarray(cv2.warpAffine(ground.image, undo, (160, 160)), np.uint8)
-    seen = Seen(view, ground.mask, 80.0, yaw_correction_deg=yaw_deg, scale_correction=scale)
+    seen = seen_as(view, ground.mask, 80.0, yaw_correction_deg=yaw_deg, scale_correction=scale)
     pictures = Pictures(imagery)
     with_frame = threading.Thread(target=pictures.newest)
     with_frame.start()
@@ -345,13 +347,13 @@ def test_what_the_camera_did_not_see_is_black(imagery: Path) -> None:
     mask = np.full((64, 64), 255, np.uint8)
     mask[:, :32] = 0
     with LivePage(imagery, port=0) as page:
-        shot = shown(page, Seen(np.full((64, 64, 3), 200, np.uint8), mask, 60.0))
+        shot = shown(page, seen_as(np.full((64, 64, 3), 200, np.uint8), mask, 60.0))
         view = decoded(ask(page, f"/view.jpg?seq={shot['seq']}").body)
     assert view[:, :28].max() < 20
     assert view[:, 36:].min() > 180
 
 
-def shown(page: LivePage, sight: Seen | None, frame: U8 | None = None) -> Any:
+def shown(page: LivePage, sight: Sight | None, frame: U8 | None = None) -> Any:
     """Publish until pictures can be had, and what there is of them."""
     found: list[Answer] = []
     asking = threading.Thread(target=lambda: found.append(ask(page, "/pictures.json")))
@@ -651,7 +653,7 @@ def test_pictures_of_one_frame_belong_together(page: LivePage, imagery: Path) ->
     patch = store.patch(LAT_DEG, LON_DEG, size_m=60.0, size_px=120)
     store.close()
     large = np.random.default_rng(2).integers(0, 255, (1200, 1600, 3), np.uint8)
-    shot = shown(page, Seen(patch.image, patch.mask, 60.0), large)
+    shot = shown(page, seen_as(patch.image, patch.mask, 60.0), large)
     assert shot["kinds"] == ["frame", "view", "imagery"]
     assert shot["size_m"] == 60.0
     assert decoded(ask(page, f"/frame.jpg?seq={shot['seq']}").body).shape == (720, 960, 3)
@@ -662,7 +664,9 @@ def test_pictures_of_one_frame_belong_together(page: LivePage, imagery: Path) ->
 
 def test_a_frame_without_a_match_has_no_imagery(page: LivePage) -> None:
     view = np.full((32, 32, 3), 90, np.uint8)
-    seen = Seen(view, np.full((32, 32), 255, np.uint8), 60.0, None, None)
+    seen = seen_as(
+        view, np.full((32, 32), 255, np.uint8), 60.0, centre_lat_deg=None, centre_lon_deg=None
+    )
     assert shown(page, seen)["kinds"] == ["view"]
     assert ask(page, "/imagery.jpg").status == 404
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import pytest
 from edge_runtime.fix import Fix
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.live_page import About, LivePage
+from edge_runtime.sight import Sight
 
 U8 = npt.NDArray[np.uint8]
 
@@ -158,18 +159,6 @@ class Browser:
             self.complaints.append(json.dumps(params["exceptionDetails"])[:500])
         elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
-
-
-class Seen(NamedTuple):
-    """How a frame was compared with the imagery."""
-
-    view_rgb: U8
-    mask: U8
-    size_m: float
-    centre_lat_deg: float | None
-    centre_lon_deg: float | None
-    yaw_correction_deg: float
-    scale_correction: float
 
 
 LAT_DEG, LON_DEG = 47.5, 8.3
@@ -341,7 +330,7 @@ def test_camera_and_imagery_are_compared_by_keyboard(
     seen = store.patch(LAT_DEG, LON_DEG, size_m=60.0, size_px=120)
     store.close()
     frame = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
-    sight = Seen(seen.image, seen.mask, 60.0, LAT_DEG, LON_DEG, 0.0, 1.0)
+    sight = Sight(seen.image, seen.mask, 60.0, LAT_DEG, LON_DEG, 0.0, 1.0)
     deadline = time.monotonic() + WAIT_S
     seq = 0
     while browser.value(data("pictures")) is None:
