@@ -67,7 +67,6 @@ WHAT = (
     Column("protocol", "How calls followed each other", lambda r: r.protocol, what=True),
     Column("weights", "Where they come from", lambda r: r.weights, what=True),
     Column("commit", "Of the checkout", lambda r: r.git_commit, what=True),
-    Column("note", "Of the measurement", lambda r: r.note, what=True),
 )
 CAME_OUT = (
     Column(

@@ -49,6 +49,12 @@ def doubts(row: MeasurementRow) -> list[Doubt]:
     return found
 
 
+def remarks(row: MeasurementRow) -> list[Doubt]:
+    """The doubts, and what else a reader must know: what is written beside the numbers."""
+    note = [Doubt("runtime", row.note.rstrip("."))] if row.note else []
+    return [*doubts(row), *note]
+
+
 def busy_machine(load: float, cores: int) -> str:
     """What to say of the load before a measurement; empty where there was little.
 

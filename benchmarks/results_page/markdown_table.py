@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from benchmarks.results_page.columns import CAME_OUT, WHAT, Column, shown
-from benchmarks.results_page.doubts import doubts
+from benchmarks.results_page.doubts import remarks
 from benchmarks.results_page.sources import Measured, Origin
 from benchmarks.results_page.written import significant
 
@@ -35,7 +35,7 @@ def markdown_table(
             text = column.text(m.row).replace("|", "\\|")
             if link is not None and column.name == "p50 ms":
                 text = f"[{text}]({link(m.origin)})"
-            for doubt in doubts(m.row):
+            for doubt in remarks(m.row):
                 if doubt.beside in column.doubts:
                     said += [doubt.said] if doubt.said not in said else []
                     text += f" <sup>{said.index(doubt.said) + 1}</sup>"

@@ -7,11 +7,12 @@ from benchmarks.report_style import STYLE as REPORT_STYLE
 
 RUNTIMES = (
     "torch-eager", "torch-compiled", "ort-cpu", "openvino", "ort-cuda", "tensorrt", "ort-tensorrt",
+    "tensorrt-no-graph",
 )  # fmt: skip
 """Have the same colour on every page; others take what is left."""
 _COLOURS = 8
-SHAPES = {"fp32": "circle", "fp16": "square", "int8": "triangle"}
-"""Marks of precisions; their lines are whole, dashed and dotted."""
+SHAPES = {"fp32": "circle", "fp16": "square", "int8": "triangle", "bf16": "diamond"}
+"""Marks of precisions; their lines are whole, dashed, dotted and both."""
 
 _RESULTS = """
 body{max-width:1320px}
@@ -21,6 +22,7 @@ body{max-width:1320px}
 .r5{--c:#b79af0}.r6{--c:#5cc18d}.r7{--c:#ff7a45}.r8{--c:#7fd0ee}}
 .line[class*=" r"]{stroke:var(--c)}
 .line.fp16{stroke-dasharray:7 4}.line.int8{stroke-dasharray:2 3}
+.line.bf16{stroke-dasharray:8 3 2 3}
 .mark{fill:var(--c);stroke:var(--card);stroke-width:1.2}
 .key[class*=" r"]{background:var(--c)}
 svg.sample{display:inline-block;width:28px;height:12px;margin-right:6px;vertical-align:middle}
@@ -120,9 +122,11 @@ def sample(css: str, shape: str) -> str:
         css: classes of colour and dashes.
         shape: of the mark.
     """
-    d = {"square": "M10 2h8v8h-8Z", "triangle": "M14 1L19 10H9Z"}.get(
-        shape, "M10 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z"
-    )
+    d = {
+        "diamond": "M14 1L19 6L14 11L9 6Z",
+        "square": "M10 2h8v8h-8Z",
+        "triangle": "M14 1L19 10H9Z",
+    }.get(shape, "M10 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z")
     return (
         '<svg class="sample" viewBox="0 0 28 12" aria-hidden="true">'
         f'<path class="line {css}" d="M0 6H28"/><path class="mark {css}" d="{d}"/></svg>'

@@ -5,7 +5,7 @@ from html import escape
 
 from benchmarks.measurement import NotRunRow
 from benchmarks.results_page.columns import CAME_OUT, STEADINESS, WHAT, Column, shown
-from benchmarks.results_page.doubts import doubts
+from benchmarks.results_page.doubts import remarks
 from benchmarks.results_page.sources import Measured, machine_name
 from benchmarks.results_page.written import DASH, significant
 from edge_runtime.fix import STAGES
@@ -131,7 +131,7 @@ def _measured_table(
     said = Doubts(name)
     lines = []
     for m in measured:
-        marks = doubts(m.row)
+        marks = remarks(m.row)
         cells = []
         for column in kept:
             value, text = column.of(m.row), escape(column.text(m.row))

@@ -205,6 +205,14 @@ def test_what_is_just_right_is_not_doubted(row: MeasurementRow) -> None:
     assert doubts(row) == []
 
 
+def test_a_note_is_beside_its_row_and_no_reason_to_doubt(tmp_path: Path) -> None:
+    row = measured(note="FP16 is emulated here")
+    assert doubts(row) == []
+    found = results_of(tmp_path, row)
+    assert Page(page(found, title="t")).rows("pictures/s")[0]["runtime"] == "ort-cpu1"
+    assert "1. FP16 is emulated here." in markdown_table(found.measured)
+
+
 def test_a_fallback_shows_what_really_ran(tmp_path: Path) -> None:
     row = measured(runtime="ort-cuda", fallback="no CUDA device")
     assert page_of(tmp_path, row).rows("pictures/s")[0]["runtime"].startswith("ort-cuda (CPU)")
