@@ -1,6 +1,7 @@
 """A log that was read whole, as a source of states: which of its moments belongs to a frame."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from edge_runtime.errors import InputError
 from edge_runtime.state import VehicleState
 from edge_runtime.states.occurrences import Occurrences
-from edge_runtime.states.sample import Sample
+from edge_runtime.states.sample import FIELDS, Sample
 from edge_runtime.states.timeline import HeadingFrom, Timeline, check_options
 from edge_runtime.states.track_heading import COARSEST_M
 
@@ -20,6 +21,8 @@ _FARTHEST_ZONES_S = 26 * 3600.0
 _RUN_AFTER_SET_BACK = 5
 """Rows that go on from an earlier time before a step back is a clock that was set."""
 _FRAME_SET_BACK_S = 0.5
+_OWN_GAP_S = 0.25
+"""Less than from one row to the next where times count rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +87,18 @@ class RecordedStates:
         for note in recording.notes:
             self._said.happened("note", f"telemetry: {note}")
         self._place_of: dict[str, tuple[int, float]] = {}
+        self._alone = _standing_alone(recording)
+        # What comes from the track is not for a row to say.
+        from_track = {"yaw_deg", "velocity_east_mps", "velocity_north_mps"}
+        self._ignore_of_rows = ignore | (set() if heading == "telemetry" else from_track)
         self._timelines: list[Timeline] = []
         self._spans: list[tuple[float, float]] = []
         runs = _runs(recording.samples, self._said) if recording.timed else [recording.samples]
         for samples in runs:
             # Without times rows are no neighbours of each other: each stands for itself.
             timeline = Timeline(
-                self._said,
-                max_gap_s=max_gap_s if recording.timed else 0.25,
+                self._said if recording.timed else Occurrences(),
+                max_gap_s=max_gap_s if recording.timed else _OWN_GAP_S,
                 ignore=ignore,
                 heading=heading,
             )
@@ -121,7 +128,9 @@ class RecordedStates:
         if place is not None:
             number, row_s = place
             self._stamp_s = row_s
-            return self._timelines[number].state_at(row_s)
+            state = self._timelines[number].state_at(row_s)
+            alone = self._alone.get(frame_name)
+            return state if alone is None else self._with_own_row(state, alone)
         if t_s is None or not math.isfinite(t_s) or not self.timed:
             self._said.began(
                 "no key",
@@ -136,6 +145,14 @@ class RecordedStates:
             return VehicleState(t_s=t_s)
         self._follow_the_clock(t_s, moment_s)
         return self._timelines[self._now].state_at(moment_s, stamp_s=t_s)
+
+    def _with_own_row(self, state: VehicleState, row: Sample) -> VehicleState:
+        """What a row itself says, before what the timeline makes of it and its neighbours."""
+        own = Timeline(self._said, max_gap_s=_OWN_GAP_S, ignore=self._ignore_of_rows)
+        own.add(row)
+        said = own.state_at(row.state.t_s)
+        values = {name: getattr(said, name) for name in FIELDS}
+        return replace(state, **{name: v for name, v in values.items() if v is not None})
 
     def events(self) -> list[str]:
         """What happened since the last call, one line each."""
@@ -215,6 +232,19 @@ def zones_s(moment_s: float, first_s: float, last_s: float) -> list[float]:
     lowest = math.ceil(max(first_s - moment_s, -_FARTHEST_ZONES_S) / _ZONE_STEP_S)
     highest = math.floor(min(last_s - moment_s, _FARTHEST_ZONES_S) / _ZONE_STEP_S)
     return sorted((_ZONE_STEP_S * k for k in range(lowest, highest + 1) if k), key=abs)
+
+
+def _standing_alone(recording: Recording) -> dict[str, Sample]:
+    """Named rows that are no moment of a timeline: without times, or with the time of another.
+
+    Photographs have whole seconds, so two taken within one would get one state; and rows without
+    times do not follow each other, so that a height unlike the last one's is no jump.
+    """
+    named = [sample for sample in recording.samples if sample.name]
+    if not recording.timed:
+        return {sample.name: sample for sample in named}
+    times = Counter(sample.state.t_s for sample in named)
+    return {sample.name: sample for sample in named if times[sample.state.t_s] > 1}
 
 
 def _runs(samples: Sequence[Sample], said: Occurrences) -> list[list[Sample]]:

@@ -47,7 +47,35 @@ def test_rows_are_found_by_name_exactly_as_they_are_written(tmp_path: Path) -> N
 def test_rows_without_times_stand_for_themselves(tmp_path: Path) -> None:
     source = states(tmp_path, "filename,height_m\na.jpg,10\nb.jpg,\nc.jpg,500\n")
     assert not source.timed
-    assert [source.at(f"{n}.jpg", None).height_m for n in "ab"] == [10.0, None]
+    assert [source.at(f"{n}.jpg", None).height_m for n in "abc"] == [10.0, None, 500.0]
+    assert source.events() == []
+
+
+def test_a_row_without_time_is_checked_all_the_same(tmp_path: Path) -> None:
+    source = states(tmp_path, "filename,height_m\na.jpg,10\nb.jpg,99999\n")
+    assert source.at("b.jpg", None).height_m is None
+    (line,) = source.events()
+    assert "height_m is 99999.0" in line
+
+
+def test_photographs_of_one_second_have_each_their_own_row(tmp_path: Path) -> None:
+    rows = "filename,t_s,height_m,yaw_deg\na.jpg,5,100,10\nb.jpg,5,104,\nc.jpg,6,108,30\n"
+    source = states(tmp_path, rows)
+    a, b, c = (source.at(f"{n}.jpg", None) for n in "abc")
+    assert [s.t_s for s in (a, b, c)] == [5.0, 5.0, 6.0]
+    assert [s.height_m for s in (a, b, c)] == [100.0, 104.0, 108.0]
+    assert a.yaw_deg == 10.0
+    # What a row leaves empty comes from the moment.
+    assert b.yaw_deg == 10.0
+
+
+def test_a_heading_from_the_track_is_not_a_rows_to_say(tmp_path: Path) -> None:
+    lines = [f"{k}.jpg,{k // 2},{47.5 + 1e-4 * k},8.3,77" for k in range(20)]
+    text = "filename,t_s,lat_deg,lon_deg,yaw_deg\n" + "\n".join(lines) + "\n"
+    source = RecordedStates(read_csv(csv_file(tmp_path, text)), heading="track")
+    heading = source.at("10.jpg", None).yaw_deg
+    assert heading is not None
+    assert min(heading, 360 - heading) < 1
 
 
 def test_frames_between_rows_get_what_is_between(tmp_path: Path) -> None:
