@@ -12,6 +12,7 @@ from benchmarks import commands
 from benchmarks.accuracy import FALSE_FIX_M, Score
 from benchmarks.calibrate_cli import add_calibrate
 from benchmarks.flight_cli import add_flights
+from benchmarks.report_rows_cli import add_readme_table, add_results
 from benchmarks.speed_cli import add_end_to_end, add_soak, add_start_up
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.bundle import Precision
@@ -32,7 +33,9 @@ COMMANDS = (
     "loading",
     "parity",
     "photographs",
+    "readme-table",
     "report",
+    "results",
     "retrieval",
     "sampling",
     "search",
@@ -191,7 +194,11 @@ def _parser() -> argparse.ArgumentParser:
     photographs.add_argument("data", type=Path, help="the set's folder")
     photographs.add_argument("out", type=Path, help="folder to write map, telemetry, truth into")
 
-    report = _add(add, commands.report, "one HTML page with every figure, readable offline")
+    report = _add(
+        add,
+        commands.report,
+        "one HTML page of flights on their map; for rows of any command: results",
+    )
     report.add_argument("--index", type=Path, required=True, help="index folder: the map's imagery")
     report.add_argument(
         "--flight",
@@ -210,7 +217,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, required=True, help="HTML file to write")
     _add_scoring(report)
 
-    for add_command in (add_flights, add_calibrate, add_end_to_end, add_start_up, add_soak):
+    for add_command in (
+        add_flights,
+        add_calibrate,
+        add_end_to_end,
+        add_start_up,
+        add_soak,
+        add_results,
+        add_readme_table,
+    ):
         add_command(add)
     return parser
 
