@@ -1,17 +1,23 @@
 """What each command of `python -m benchmarks` does with its arguments."""
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy import AccuracyRow
 from benchmarks.rows import append_rows
 from edge_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from benchmarks.measurement import MeasurementRow
+    from edge_runtime.backends.protocol import BackendName
+    from edge_runtime.bundle import Bundle, Precision
 
 
 def accuracy(args: argparse.Namespace) -> None:
@@ -237,55 +243,71 @@ def _row(flights: Any, args: argparse.Namespace, make: Any) -> AccuracyRow:
 def latency(args: argparse.Namespace) -> None:
     """`python -m benchmarks latency`."""
     from benchmarks.accuracy import read_log
-    from benchmarks.latency import LatencyRow, StageRow, measure_backend, stage_rows
+    from benchmarks.latency import numbered
+    from benchmarks.stage_latency import stage_rows
     from benchmarks.tables import print_latency, print_stages
     from edge_runtime.bundle import Bundle
 
     if args.bundle is None and not args.log:
         msg = "nothing to measure; give --bundle (a folder) or --log (a .jsonl)"
         raise InputError(msg)
-    stages: list[StageRow] = []
-    for log in args.log:
-        stages += stage_rows(read_log(log), log.name.removesuffix(".jsonl"), device=args.device)
-    timed: list[LatencyRow] = []
+    timed: list[MeasurementRow] = []
     if args.bundle is not None:
         bundle = Bundle.open(args.bundle)
-        for backend in args.backend:
-            for precision in args.precision or [None]:
-                for batch in args.batch:
-                    if not args.json:
-                        what = f"{backend} {precision or ''}".strip()
-                        print(f"timing {what}, batch {batch}: {args.calls} calls", file=sys.stderr)
-                    timed.append(
-                        measure_backend(
-                            bundle,
-                            backend,
-                            precision=precision,
-                            batch=batch,
-                            calls=args.calls,
-                            warmup=args.warmup,
-                            threads=args.threads,
-                        )
-                    )
-    _emit(args, [*timed, *stages])
+        for asked in itertools.product(args.backend, args.precision or [None], args.batch):
+            row = numbered(_timed(bundle, args, *asked), args.out)
+            timed.append(row)
+            _emit(args, [row])  # At once: what was measured stays when the command is stopped.
+    stages = [
+        row
+        for log in args.log
+        for row in stage_rows(read_log(log), log.name.removesuffix(".jsonl"), device=args.device)
+    ]
+    _emit(args, stages)
     if args.json:
         return
     if timed:
         print_latency(timed)
     if stages:
         print_stages(stages)
-    rows = shlex.quote(str(args.out or "rows.jsonl"))
+    rows = f"--latency {shlex.quote(str(args.out or 'rows.jsonl'))} " if timed else ""
     print(
         "next: python -m benchmarks report --index INDEX --flight LOG TRUTH FRAMES_DIR "
-        f"--latency {rows} --out report.html"
+        f"{rows}--out report.html"
     )
+
+
+def _timed(
+    bundle: "Bundle",
+    args: argparse.Namespace,
+    backend: "BackendName",
+    precision: "Precision | None",
+    batch: int,
+) -> "MeasurementRow":
+    from benchmarks.latency import measure_backend
+
+    what = f"{backend} {precision or ''}".strip()
+    if not args.json:
+        print(f"timing {what}, batch {batch}: {args.calls} calls", file=sys.stderr)
+    row = measure_backend(
+        bundle,
+        backend,
+        precision=precision,
+        batch=batch,
+        calls=args.calls,
+        warmup=args.warmup,
+        threads=args.threads,
+    )
+    if row.fallback:
+        print(f"FALLBACK: {what}: {row.fallback}", file=sys.stderr, flush=True)
+    return row
 
 
 def report(args: argparse.Namespace) -> None:
     """`python -m benchmarks report`."""
     from benchmarks.accuracy import read_log
-    from benchmarks.latency import stage_rows
     from benchmarks.report import ReportSources, read_evaluation, write_report
+    from benchmarks.stage_latency import stage_rows
     from benchmarks.tables import print_accuracy, print_stages
 
     sources = ReportSources(

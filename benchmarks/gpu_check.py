@@ -58,8 +58,9 @@ def summary(
     for name, path in latencies.items():
         for text in path.read_text().splitlines():
             row = json.loads(text)
-            times = (f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms", "first_ms"))
-            what = (name, f"{row['backend']} ({row['provider']})", row["precision"])
+            keys = ("p50_ms", "p90_ms", "p99_ms", "first_ms")
+            times = (f"{row['time'][key]:.2f}" for key in keys)
+            what = (name, f"{row['runtime']} ({row['provider']})", row["precision"])
             lines.append(f"| {' | '.join((*what, *times))} |")
     return "\n".join(lines) + "\n\n" + table(outcomes)
 

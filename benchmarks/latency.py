@@ -1,136 +1,50 @@
-"""How long things take: backends by themselves, and stages as flights logged them.
+"""How long backends take by themselves.
 
-**What is inside the clock of a backend row**: one call of `Backend.embed`, from a uint8 array in
+**What is inside the clock of a backend's row**: one call of `Backend.embed`, from a uint8 array in
 host memory, already at the encoder's size, to float32 embeddings in host memory. Copies to and from
-a device are inside, because flight pays them; decoding, ground view and search are not. Calls run
-one after the other, each with other pixels, and the machine does nothing else on purpose. Nothing
-is clipped, trimmed or averaged: percentiles are nearest-rank, and the maximum is the maximum.
+a device are inside, because flight pays them, and so is all of the device's work: the call ends
+when its answer is in host memory. Decoding, ground view and search are not. Calls run one after the
+other, each with other pixels, and the machine does nothing else on purpose. Nothing is clipped,
+trimmed or averaged: percentiles are nearest-rank, and the maximum is the maximum.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import contextlib
+import importlib
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.intervals import percentile
-from benchmarks.rows import Provenance, cpu_name, gpu_name, provenance
-from edge_runtime.backends.protocol import Backend, BackendName, open_backend
+from benchmarks.compare.pairing import comparison_key
+from benchmarks.machine import Machine, after_work, machine
+from benchmarks.measurement import Energy, Limit, MeasurementRow, Memory, Quality
+from benchmarks.memory_use import MemoryWatch, in_child
+from benchmarks.rows import provenance, read_rows
+from benchmarks.time_summary import TimeSummary
+from benchmarks.timing import CLOCK_NS, clock_cost_ns, timed_calls
+from edge_runtime.backends.protocol import BackendInfo, BackendName, open_backend
 from edge_runtime.bundle import Bundle, Precision
-from edge_runtime.errors import InputError
-from edge_runtime.fix import STAGES, Fix
+from edge_runtime.engine_store import EngineRecord, engines_of, list_records
+from edge_runtime.errors import InputError, SkyfixError
+from edge_runtime.preprocess import EncoderSpec
 
 U8 = npt.NDArray[np.uint8]
 
-EMULATED_FP16 = "not fp16: the CPU provider computes this file in fp32, with casts"
+EMULATED_FP16 = "not fp16: the CPU computes this file in fp32, with casts"
 """Note on rows whose precision the hardware did not really use."""
-
-
-class Timing(NamedTuple):
-    """Times of calls, milliseconds."""
-
-    first_ms: float
-    """The very first call."""
-    calls_ms: list[float]
-    """Every timed call after the warm-up, in order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyRow(Provenance):
-    """Latency of one backend, precision and batch on one machine. See the module for the clock."""
-
-    kind: Literal["latency"] = "latency"
-    backend: str
-    """As asked for."""
-    provider: str
-    """What really ran, read back from the library."""
-    precision: Precision
-    """Which ONNX file ran."""
-    library: str
-    """Library and version."""
-    threads: int | None
-    """CPU threads of the library; None where it has no say."""
-    device: str
-    """CPU or GPU by its own name."""
-    batch: int
-    """Images per call."""
-    height_px: int
-    width_px: int
-    warmup_calls: int
-    """Calls before the timed ones, the first one included."""
-    timed_calls: int
-    p50_ms: float
-    """Per call of `batch` images, as all times here."""
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-    first_ms: float
-    """First call of this batch size; opening had already run the probes, one image at a time."""
-    open_ms: float
-    """Loading the encoder and proving it on the bundle's probes."""
-    bundle_id: str
-    weights_sha256: str
-    note: str = ""
-    """What else to know about the number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageRow(Provenance):
-    """Latency of one stage over all frames of a log, the first one included."""
-
-    kind: Literal["stage_latency"] = "stage_latency"
-    flight: str
-    stage: str
-    """One of capture, ground_view, encode, search, refine, track, total."""
-    frames: int
-    """Frames that have a time for this stage."""
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-    deadline_missed: int
-    """Frames of the log that missed their deadline."""
-    device: str
-    """Machine the log was made on, as the caller says; logs do not hold it."""
-    bundle_id: str
-    index_id: str
-    engine_id: str
-    """Provider that really ran and precision."""
-    backend: str
-
-
-def time_calls(
-    backend: Backend,
-    images: U8,
-    *,
-    calls: int,
-    warmup: int,
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
-) -> Timing:
-    """Time `Backend.embed`, call by call.
-
-    Args:
-        backend: an open backend.
-        images: (V, N, H, W, 3) uint8 RGB: V different batches, taken in turn.
-        calls: timed calls.
-        warmup: calls before them, at least one; the first is reported by itself.
-        clock_ns: a monotonic clock, nanoseconds.
-
-    Raises:
-        InputError: fewer than one call or warm-up call.
-    """
-    if calls < 1 or warmup < 1:
-        msg = f"{calls} calls after {warmup} warm-up calls; expected at least 1 of each"
-        raise InputError(msg)
-    times_ms = []
-    for k in range(warmup + calls):
-        batch = images[k % len(images)]
-        start_ns = clock_ns()
-        backend.embed(batch)
-        times_ms.append((clock_ns() - start_ns) / 1e6)
-    return Timing(times_ms[0], times_ms[warmup:])
+ENERGY_NOT_ASKED = Energy(
+    source="", watts=None, idle_watts=None, joules_per_call=None, skipped="not asked for"
+)
+_PROVIDERS: dict[str, str] = {
+    "ort-cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINO CPU",
+    "ort-cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorRT",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
+"""What runs where a backend is not replaced by another."""
+_ON_CPU = ("CPUExecutionProvider", "OpenVINO CPU")
 
 
 def measure_backend(
@@ -142,95 +56,230 @@ def measure_backend(
     calls: int = 200,
     warmup: int = 20,
     threads: int | None = None,
-) -> LatencyRow:
+) -> MeasurementRow:
     """Open a backend, time it on the bundle's probe images, and close it.
+
+    All in a process of its own: what else this one has loaded, and what earlier backends left in
+    it, is in neither the memory nor the times.
 
     Raises:
         SkyfixError: the backend or precision is not available here, or a count makes no sense.
     """
-    if batch < 1:
-        msg = f"batch is {batch}; expected at least 1 image per call"
-        raise InputError(msg)
-    start_s = time.perf_counter()
-    backend = open_backend(bundle, name, precision=precision, threads=threads)
-    open_ms = 1e3 * (time.perf_counter() - start_s)
-    try:
-        timing = time_calls(
-            backend, probe_batches(bundle.probes()[0], batch), calls=calls, warmup=warmup
+    if batch < 1 or calls < 1 or warmup < 1:
+        msg = (
+            f"batch {batch}, {calls} calls after {warmup} for warm-up; expected at least 1 of each"
         )
+        raise InputError(msg)
+    return in_child(_measure, bundle.root, name, precision, batch, calls, warmup, threads)
+
+
+def _measure(
+    root: Path,
+    name: BackendName,
+    precision: Precision | None,
+    batch: int,
+    calls: int,
+    warmup: int,
+    threads: int | None,
+) -> MeasurementRow:
+    bundle = Bundle.open(root)
+    images = probe_batches(bundle.probes()[0], batch)
+    here = machine()
+    _load_libraries(name)
+    watch = MemoryWatch()
+    start_ns = CLOCK_NS()
+    backend = open_backend(bundle, name, precision=precision, threads=threads)
+    load_s = (CLOCK_NS() - start_ns) / 1e9
+    try:
+        watch.look()
+        timed = timed_calls(
+            lambda k: backend.embed(images[k % len(images)]), calls=calls, warmup=warmup
+        )
+        here = after_work(here)
+        memory = watch.memory()
     finally:
         backend.close()
-    return latency_row(bundle, backend, timing, batch=batch, warmup=warmup, open_ms=open_ms)
+    summary = timed.summary(items_per_call=batch)
+    return measurement_row(
+        bundle,
+        backend.info,
+        asked=name,
+        asked_precision=precision,
+        batch=batch,
+        here=here,
+        time=summary,
+        memory=memory,
+        load_s=load_s,
+        note=clock_cost_ns().note(summary.p50_ms),
+    )
 
 
-def latency_row(
-    bundle: Bundle, backend: Backend, timing: Timing, *, batch: int, warmup: int, open_ms: float
-) -> LatencyRow:
-    """Put times and everything needed to understand them into a row."""
-    info = backend.info
-    on_cpu = info.provider == "CPUExecutionProvider"
-    return LatencyRow(
+def measurement_row(
+    bundle: Bundle,
+    info: BackendInfo,
+    *,
+    asked: BackendName,
+    asked_precision: Precision | None = None,
+    batch: int,
+    here: Machine,
+    time: TimeSummary,
+    memory: Memory,
+    load_s: float,
+    quality: Quality | None = None,
+    limit: Limit | None = None,
+    energy: Energy = ENERGY_NOT_ASKED,
+    note: str = "",
+) -> MeasurementRow:
+    """Put times and everything needed to understand them into a row.
+
+    Args:
+        bundle: what ran.
+        info: what the open backend says of itself.
+        asked: what was asked for; `auto` becomes the backend that it chose.
+        asked_precision: None for the backend's own choice.
+        batch: pictures in a call.
+        here: the machine.
+        time: of calls.
+        memory: of the process.
+        load_s: loading the encoder and proving it on the bundle's probes.
+        quality: where it was measured.
+        limit: where it was measured.
+        energy: why there is none, by default.
+        note: what else to know about the numbers.
+    """
+    record = engine_record(bundle, info)
+    onnx = f"encoder.{info.precision}.onnx"
+    emulated = info.precision == "fp16" and on_cpu(info.provider)
+    # What a fallback says already is among the backend's notes too.
+    chosen = [said for said in info.notes if " ".join(said.split()) not in info.fallback]
+    notes = (note, EMULATED_FP16 if emulated else "", *chosen)
+    return MeasurementRow(
         **provenance(),
-        backend=info.name,
+        protocol="latency",
+        encoder=encoder_name(bundle.spec),
+        architecture=bundle.spec.architecture,
+        weights=f"of the bundle, sha256 {bundle.weights_sha256[:12]}",
+        runtime=info.name if asked == "auto" else asked,
         provider=info.provider,
         precision=info.precision,
         library=info.library,
         threads=info.threads,
-        device=cpu_name() if on_cpu else gpu_name() or f"unknown GPU ({cpu_name()})",
         batch=batch,
         height_px=bundle.spec.height_px,
         width_px=bundle.spec.width_px,
-        warmup_calls=warmup,
-        timed_calls=len(timing.calls_ms),
-        p50_ms=percentile(timing.calls_ms, 50),
-        p90_ms=percentile(timing.calls_ms, 90),
-        p99_ms=percentile(timing.calls_ms, 99),
-        max_ms=max(timing.calls_ms),
-        first_ms=timing.first_ms,
-        open_ms=open_ms,
+        fallback=fallback_of(asked, info, precision=asked_precision),
+        model_sha256=bundle.manifest.files[onnx],
+        engine_sha256=record.plan_sha256 if record else _digest_of(info.engine),
         bundle_id=bundle.id,
-        weights_sha256=bundle.weights_sha256,
-        note=EMULATED_FP16 if on_cpu and info.precision == "fp16" else "",
+        machine=here,
+        time=time,
+        stages={},
+        memory=memory,
+        load_s=load_s,
+        build_s=record.build_seconds if record else None,
+        compile_s=None,
+        quality=quality,
+        limit=limit,
+        energy=energy,
+        note="; ".join(n for n in notes if n),
     )
+
+
+def numbered(row: MeasurementRow, path: Path | None) -> MeasurementRow:
+    """A row that knows how often its file has the same measurement already.
+
+    Args:
+        row: a new one.
+        path: of the rows that it is to follow; may not exist yet.
+    """
+    if path is None or not path.exists():
+        return row
+    key = comparison_key(asdict(row))
+    same = [r for r in read_rows(path, kind=row.kind) if comparison_key(r) == key]
+    return replace(row, run=1 + max((int(r["run"]) for r in same), default=-1))
+
+
+def fallback_of(
+    asked: BackendName, info: BackendInfo, *, precision: Precision | None = None
+) -> str:
+    """Why something else runs than was asked for; empty where it does not.
+
+    Args:
+        asked: the backend.
+        info: what the open backend says of itself.
+        precision: that was asked for; None for the backend's own choice.
+    """
+    found = [info.fallback] if info.fallback else []
+    expected = _PROVIDERS.get(info.name if asked == "auto" else asked, info.provider)
+    if info.provider != expected:
+        found.append(f"{asked} was asked for, which is {expected}, and {info.provider} ran")
+    if precision is not None and info.precision != precision:
+        found.append(f"{precision} was asked for and {info.precision} ran")
+    return "; ".join(found)
+
+
+def on_cpu(provider: str) -> bool:
+    """Whether a provider, as a row names it, computes on the CPU."""
+    return provider in _ON_CPU
+
+
+def device_of(provider: str, cpu: str, gpu: str | None) -> str:
+    """The CPU or GPU that computed, by its own name."""
+    return cpu if on_cpu(provider) else gpu or f"unknown GPU ({cpu})"
+
+
+def encoder_name(spec: EncoderSpec) -> str:
+    """Short name: the architecture without its pretraining, and the input's size."""
+    size = f"{spec.height_px}"
+    if spec.width_px != spec.height_px:
+        size += f"x{spec.width_px}"
+    return f"{spec.architecture.partition('.')[0]}-{size}"
+
+
+def engine_record(bundle: Bundle, info: BackendInfo) -> EngineRecord | None:
+    """The sidecar of the native engine that runs; None where none does."""
+    if info.name != "tensorrt":
+        return None
+    name, digest = info.engine.partition(" ")[0], _digest_of(info.engine)
+    for _, record in list_records(engines_of(bundle)):
+        if (
+            isinstance(record, EngineRecord)
+            and record.name == name
+            and digest
+            and record.plan_sha256.startswith(digest)
+        ):
+            return record
+    return None
+
+
+def _digest_of(engine: str) -> str:
+    """The digest at the end of a backend's `engine`; empty where there is none."""
+    last = engine.rpartition(" ")[2].rpartition("-")[2]
+    return last if len(last) >= 12 and set(last) <= set("0123456789abcdef") else ""
+
+
+def _load_libraries(name: BackendName) -> None:
+    """Load what a backend needs, so that its memory and time are not the encoder's.
+
+    What does not load is left to `open_backend`, which says why.
+    """
+    with contextlib.suppress(ImportError, SkyfixError):
+        if name in ("openvino", "auto"):
+            from edge_runtime.backends.openvino_cpu import _openvino
+
+            _openvino()
+    with contextlib.suppress(ImportError, SkyfixError):
+        if name == "tensorrt":
+            from edge_runtime.backends.trt_library import require_tensorrt
+
+            require_tensorrt()
+            importlib.import_module("edge_runtime.backends.trt_runner")
+    with contextlib.suppress(ImportError):
+        if name.startswith("ort-") or name == "auto":
+            importlib.import_module("edge_runtime.backends.ort")
 
 
 def probe_batches(probes: U8, batch: int) -> U8:
     """(P, H, W, 3) probe images as (P, batch, H, W, 3) batches, each starting at another probe."""
     order = (np.arange(len(probes))[:, None] + np.arange(batch)[None, :]) % len(probes)
     return np.ascontiguousarray(probes[order])
-
-
-def stage_rows(fixes: Sequence[Fix], flight: str, *, device: str = "") -> list[StageRow]:
-    """One row per stage that any frame has a time for.
-
-    Args:
-        fixes: the log, every frame of it.
-        flight: name of the log.
-        device: machine it was made on, when known.
-    """
-    made_by = provenance()
-    missed = sum(fix.deadline_missed for fix in fixes)
-    rows = []
-    for stage in STAGES:
-        times_ms = [fix.latency_ms[stage] for fix in fixes if stage in fix.latency_ms]
-        if not times_ms:
-            continue
-        rows.append(
-            StageRow(
-                **made_by,
-                flight=flight,
-                stage=stage,
-                frames=len(times_ms),
-                p50_ms=percentile(times_ms, 50),
-                p90_ms=percentile(times_ms, 90),
-                p99_ms=percentile(times_ms, 99),
-                max_ms=max(times_ms),
-                deadline_missed=missed,
-                device=device,
-                bundle_id=fixes[0].bundle_id,
-                index_id=fixes[0].index_id,
-                engine_id=fixes[0].engine_id,
-                backend=fixes[0].backend,
-            )
-        )
-    return rows

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,15 +34,15 @@ class Machine:
     power_mode: str | None
     """nvpmodel's name on a Jetson, the CPU's scaling governor elsewhere; None where unreadable."""
     clocks_mhz: dict[str, float]
-    """Now, by name: "cpu" (mean), "gpu", "memory"; those that can be read."""
+    """Right after the work, by name: "cpu" (mean), "gpu", "memory"; those that can be read."""
     temperatures_c: dict[str, float]
-    """Now, by sensor."""
+    """Right after the work, by sensor."""
     load_1min: float
-    """Runnable processes, mean of the last minute."""
+    """Runnable processes before the work, mean of a minute: what else the machine did."""
 
 
 def machine() -> Machine:
-    """This machine, now."""
+    """This machine, now: call it before the work, and `after_work` when it is done."""
     driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return Machine(
         cpu=cpu_name(),
@@ -58,6 +58,15 @@ def machine() -> Machine:
         temperatures_c=temperatures_c(),
         load_1min=round(os.getloadavg()[0], 2),
     )
+
+
+def after_work(before: Machine) -> Machine:
+    """The same machine with the clocks and temperatures that the work led to.
+
+    Args:
+        before: from before the work; its load stays, for afterwards the work itself is in it.
+    """
+    return replace(before, clocks_mhz=clocks_mhz(), temperatures_c=temperatures_c())
 
 
 def power_mode(root: Path = Path("/")) -> str | None:
@@ -81,12 +90,14 @@ def clocks_mhz(root: Path = Path("/")) -> dict[str, float]:
     Args:
         root: of the file system.
     """
-    kilohertz = [
-        float(path.read_text())
-        for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
-    ]
-    megahertz = [k / 1e3 for k in kilohertz] or _megahertz_of_cpuinfo(root)
+    cores = root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    hertz = [found for path in cores if (found := _number_in(path)) is not None]
+    megahertz = [kilo / 1e3 for kilo in hertz] or _megahertz_of_cpuinfo(root)
     clocks = {"cpu": sum(megahertz) / len(megahertz)} if megahertz else {}
+    # On a Jetson the GPU is a device of the board, as 17000000.gpu; its file is in Hz.
+    for path in root.glob("sys/class/devfreq/*.gpu/cur_freq"):
+        if (found := _number_in(path)) is not None:
+            clocks["gpu"] = found / 1e6
     asked = "--query-gpu=clocks.sm,clocks.mem"
     of_gpu = output_of("nvidia-smi", asked, "--format=csv,noheader,nounits").splitlines()
     for name, value in zip(("gpu", "memory"), of_gpu[0].split(",") if of_gpu else (), strict=False):
@@ -103,15 +114,25 @@ def temperatures_c(root: Path = Path("/")) -> dict[str, float]:
     """
     found = {}
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        thousandths = _number_in(zone / "temp")
         try:
             name = (zone / "type").read_text().strip()
-            found[name] = int((zone / "temp").read_text()) / 1e3
-        except (OSError, ValueError):
-            continue  # Sensors of parts that are switched off refuse to be read.
+        except OSError:
+            continue
+        if thousandths is not None:
+            found[name] = thousandths / 1e3
     of_gpu = output_of("nvidia-smi", "--query-gpu=temperature.gpu", "--format=csv,noheader")
     if of_gpu.splitlines() and of_gpu.splitlines()[0].strip().isdigit():
         found["gpu"] = float(of_gpu.splitlines()[0])
     return found
+
+
+def _number_in(path: Path) -> float | None:
+    """A file's number; None where it has none: what is switched off refuses to be read."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _megahertz_of_cpuinfo(root: Path) -> list[float]:

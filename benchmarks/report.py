@@ -67,7 +67,7 @@ class ReportData:
     """HTML of each flight's map."""
     examples: tuple[Example, ...]
     latency: tuple[dict[str, object], ...]
-    """Rows of kind latency, as read."""
+    """Rows of kind measurement, as read."""
     retrieval: Retrieval | None
     index: Manifest
     tiles: int
@@ -77,6 +77,23 @@ class ReportData:
     def overall(self) -> AccuracyRow:
         """All flights together."""
         return self.rows[-1]
+
+
+def read_latency(path: Path) -> list[dict[str, object]]:
+    """Rows of single calls; those of other protocols and kinds are left.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    rows = [r for r in read_rows(path, kind="measurement") if r["protocol"] == "latency"]
+    if not rows:
+        kinds = sorted({str(row["kind"]) for row in read_rows(path)})
+        msg = (
+            f"{path} has no measurement of a backend (it has {', '.join(kinds) or 'no row'}); "
+            "make some with python -m benchmarks latency --bundle BUNDLE"
+        )
+        raise InputError(msg)
+    return list(rows)
 
 
 def write_report(sources: ReportSources, out: Path) -> list[AccuracyRow]:
@@ -92,7 +109,7 @@ def write_report(sources: ReportSources, out: Path) -> list[AccuracyRow]:
     rows = [_row([f], sources) for f in flights]
     if len(flights) > 1:
         rows.append(_row(flights, sources))
-    latency = read_rows(sources.latency, kind="latency") if sources.latency else []
+    latency = read_latency(sources.latency) if sources.latency else []
     retrieval = read_evaluation(sources.evaluation) if sources.evaluation else None
     camera = Camera.load(sources.camera) if sources.camera else None
     index = SatelliteIndex.open(sources.index)

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy import WITHIN_95, Flight, within
 from benchmarks.intervals import percentile
+from benchmarks.latency import device_of
 from benchmarks.report_map import STATUS_NAMES, jpeg_uri, status_css
 from benchmarks.report_style import STYLE
 from benchmarks.tables import (
@@ -315,16 +316,20 @@ def _latency(data: ReportData) -> str:
 def _backend_table(rows: Sequence[dict[str, Any]]) -> str:
     body = ""
     for r in rows:
-        note = f"<br><small>{escape(str(r['note']))}</small>" if r.get("note") else ""
+        time, machine = r["time"], r["machine"]
+        said = [f"something else ran than was asked for: {r['fallback']}"] if r["fallback"] else []
+        said += [r["note"]] if r["note"] else []
+        note = "".join(f"<br><small>{escape(str(text))}</small>" for text in said)
+        device = device_of(r["provider"], machine["cpu"], machine["gpu"])
         body += (
             f'<tr><th scope="row">{escape(str(r["provider"]).removesuffix("ExecutionProvider"))} '
             f"{escape(str(r['precision']))}{note}</th><td>{r['batch']}</td>"
             f"<td>{r['width_px']} by {r['height_px']}</td>"
             + "".join(
-                f"<td>{milliseconds(float(r[name]))}</td>"
+                f"<td>{DASH if time[name] is None else milliseconds(float(time[name]))}</td>"
                 for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "first_ms")
             )
-            + f"<td>{r['timed_calls']}</td><td class='text'>{escape(str(r['device']))}, "
+            + f"<td>{time['n']}</td><td class='text'>{escape(str(device))}, "
             f"{escape(str(r['library']))}, {r['threads'] or DASH} threads</td></tr>"
         )
     names = ("batch", "input px", "p50", "p90", "p99", "max", "first", "calls", "on")

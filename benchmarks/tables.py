@@ -1,15 +1,20 @@
 """Measurements as tables on the terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy import AccuracyRow
 from benchmarks.intervals import Rate
-from benchmarks.latency import LatencyRow, StageRow
-from benchmarks.parity import ParityRow
+from benchmarks.latency import device_of
+from benchmarks.measurement import MeasurementRow
 from benchmarks.search import SearchRow
+from benchmarks.stage_latency import StageRow
+
+if TYPE_CHECKING:
+    from benchmarks.parity import ParityRow  # Loads torch, which takes seconds.
 
 
 def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
@@ -24,7 +29,7 @@ def print_accuracy(rows: Sequence[AccuracyRow]) -> None:
     Console(soft_wrap=False).print(table)
 
 
-def print_parity(rows: Sequence[ParityRow]) -> None:
+def print_parity(rows: "Sequence[ParityRow]") -> None:
     """Exported files against PyTorch: one line an architecture and size."""
     table = Table(title="1 - cosine to PyTorch, worst picture", title_style="")
     names = ("encoder", "px", "FP32", "FP16", "FP16 centred", "in FP32 for a number", "FP16 MB")
@@ -94,28 +99,44 @@ def accuracy_lines(rows: Sequence[AccuracyRow]) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def print_latency(rows: Sequence[LatencyRow]) -> None:
+def print_latency(rows: Sequence[MeasurementRow]) -> None:
     """One line per backend, precision and batch."""
     table = Table(title="Backend: host uint8 in to host float32 out, ms per call", title_style="")
-    for name in ("backend", "provider", "precision", "batch", "n"):
-        table.add_column(name, no_wrap=name == "precision")
+    for name in ("backend", "provider", "precision", "batch"):
+        table.add_column(name, no_wrap=name != "provider")
     for name in ("p50", "p90", "p99", "max", "first"):
         table.add_column(name, justify="right", no_wrap=True)
     notes = list(dict.fromkeys(r.note for r in rows if r.note))
     for r in rows:
-        times = (r.p50_ms, r.p90_ms, r.p99_ms, r.max_ms, r.first_ms)
+        t = r.time
+        times = (t.p50_ms, t.p90_ms, t.p99_ms, t.max_ms, t.first_ms)
         table.add_row(
-            r.backend,
-            r.provider.removesuffix("ExecutionProvider"),
+            r.runtime,
+            r.provider.removesuffix("ExecutionProvider") + ("!" if r.fallback else ""),
             r.precision + "*" * (notes.index(r.note) + 1 if r.note else 0),
             str(r.batch),
-            str(r.timed_calls),
-            *(milliseconds(t) for t in times),
+            *("-" if ms is None else milliseconds(ms) for ms in times),
         )
     Console().print(table)
     for k, note in enumerate(notes, start=1):
         print(f"{'*' * k} {note}")
-    print(f"{rows[0].device}, {rows[0].library}, {rows[0].threads} threads")
+    for fallback in dict.fromkeys(r.fallback for r in rows if r.fallback):
+        print(f"! FALLBACK: {fallback}")
+    for r in rows:
+        print(
+            f"{r.runtime} {r.precision}, batch {r.batch}: {r.time.n} calls; "
+            f"{r.memory.host_peak_mib:.0f} MiB at most ({r.memory.host_before_mib:.0f} before "
+            f"loading), loaded in {r.load_s:.2f} s"
+        )
+    here = rows[0].machine
+    devices = dict.fromkeys(device_of(r.provider, here.cpu, here.gpu) for r in rows)
+    libraries = dict.fromkeys(
+        r.library + (f", {r.threads} threads" if r.threads else "") for r in rows
+    )
+    print(
+        f"{', '.join(devices)}; {'; '.join(libraries)}; before the first call the machine's load "
+        f"was {here.load_1min:.1f} on {here.cores} cores"
+    )
 
 
 def print_stages(rows: Sequence[StageRow]) -> None:
@@ -126,8 +147,8 @@ def print_stages(rows: Sequence[StageRow]) -> None:
     for name in ("p50", "p90", "p99", "max"):
         table.add_column(name, justify="right", no_wrap=True)
     for r in rows:
-        times = (r.p50_ms, r.p90_ms, r.p99_ms, r.max_ms)
-        table.add_row(r.flight, r.stage, str(r.frames), *(milliseconds(t) for t in times))
+        times = (r.time.p50_ms, r.time.p90_ms, r.time.p99_ms, r.time.max_ms)
+        table.add_row(r.flight, r.stage, str(r.time.n), *(milliseconds(t) for t in times))
     Console().print(table)
 
 

@@ -95,11 +95,11 @@ def test_the_exit_status_says_whether_all_passed(
     code: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) -> list[Step]:
-        row = {"backend": "tensorrt", "provider": "TensorRT", "precision": "fp16"}
+        row = {"runtime": "tensorrt", "provider": "TensorRT", "precision": "fp16"}
         times = {"p50_ms": 1.234, "p90_ms": 2.0, "p99_ms": 3.0, "first_ms": 40.0}
         path = latency_rows(work, "tiny")
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({**row, **times}) + "\n")
+        path.write_text(json.dumps({**row, "time": times}) + "\n")
         return [Step(name="only", shows="it", command=(sys.executable, "-c", code))]
 
     monkeypatch.setattr(gpu_check, "require_tensorrt", lambda: PLATFORM)
@@ -131,4 +131,4 @@ def test_up_to_the_gpu_every_step_really_runs(tmp_path: Path) -> None:
     outcomes = run_steps([s for s in steps if s.name in names], tmp_path / "logs")
     assert [o.verdict for o in outcomes] == ["passed"] * 3, [o.note for o in outcomes]
     (row,) = latency_rows(tmp_path / "work", "small").read_text().splitlines()
-    assert json.loads(row)["p50_ms"] > 0
+    assert json.loads(row)["time"]["p50_ms"] > 0

@@ -90,7 +90,7 @@ def test_a_system_without_proc_is_refused(tmp_path: Path) -> None:
 
 def test_a_child_is_another_process_and_its_errors_arrive() -> None:
     assert in_child(os.getpid) != os.getpid()
-    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+    with pytest.raises(ValueError, match=r"domain|nonnegative"):
         in_child(math.sqrt, -1.0)
 
 

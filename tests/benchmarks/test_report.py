@@ -1,13 +1,19 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from benchmarks.cli import main
-from benchmarks.report import read_evaluation
-from benchmarks.rows import append_rows, read_rows
+from benchmarks.latency import EMULATED_FP16, ENERGY_NOT_ASKED
+from benchmarks.machine import machine
+from benchmarks.measurement import MeasurementRow, Memory
+from benchmarks.report import read_evaluation, read_latency
+from benchmarks.rows import append_rows, provenance, read_rows
+from benchmarks.stage_latency import stage_rows
+from benchmarks.time_summary import time_summary
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 
@@ -209,24 +215,37 @@ def test_latency_rows_reach_the_page(
     write_truth: Write,
     index_dir: Path,
 ) -> None:
-    from benchmarks.latency import EMULATED_FP16, LatencyRow
-    from benchmarks.rows import provenance
-
-    row = LatencyRow(
-        **provenance(), backend="ort-cpu", provider="CPUExecutionProvider", precision="fp16",
-        library="onnxruntime 1", threads=2, device="A board", batch=1, height_px=32, width_px=32,
-        warmup_calls=1, timed_calls=7, p50_ms=1.25, p90_ms=2.5, p99_ms=3.5, max_ms=777.0,
-        first_ms=9.0, open_ms=1.0, bundle_id="b", weights_sha256="c", note=EMULATED_FP16,
+    row = MeasurementRow(
+        **provenance(), protocol="latency", encoder="e-32", architecture="e", weights="random",
+        runtime="ort-cuda", provider="CPUExecutionProvider", precision="fp16",
+        library="onnxruntime 1", threads=2, batch=1, height_px=32, width_px=32,
+        fallback="no GPU was there", model_sha256="c", machine=replace(machine(), cpu="A board"),
+        time=time_summary([1.25] * 98 + [777.0] * 2), stages={},
+        memory=Memory(host_peak_mib=90.0, host_before_mib=40.0, gpu_peak_mib=None), load_s=0.1,
+        build_s=None, compile_s=None, quality=None, limit=None, energy=ENERGY_NOT_ASKED,
+        note=EMULATED_FP16,
     )  # fmt: skip
+    other = replace(row, protocol="single-stream", time=time_summary([555.0]))
     rows, out = tmp_path / "rows.jsonl", tmp_path / "r.html"
-    append_rows(rows, [row])
+    append_rows(rows, [row, other])
     flight = [str(write_log([make_fix(0)])), str(write_truth(1)), "-"]
     options = ["--latency", str(rows), "--out", str(out)]
     assert main(["report", "--index", str(index_dir), "--flight", *flight, *options]) == 0
     text = out.read_text()
     assert "777" in text
+    assert "555" not in text
     assert EMULATED_FP16 in text
+    assert "no GPU was there" in text
     assert "A board" in text
+
+
+def test_a_file_without_measurements_of_a_backend_is_refused(
+    tmp_path: Path, make_fix: MakeFix
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, stage_rows([make_fix(0)], "flight"))
+    with pytest.raises(InputError, match=r"no measurement of a backend \(it has stage_latency\)"):
+        read_latency(path)
 
 
 def test_the_first_task_of_an_evaluation_counts(tmp_path: Path) -> None:
