@@ -2,7 +2,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ from benchmarks.compare.pairing import comparison_key, label_of, pair_rows
 from benchmarks.compare.text import lines, markdown
 from benchmarks.compare.verdict import ComparisonRow, Tolerance, compare
 from benchmarks.compare_cli import add_compare, add_interleave
+from benchmarks.random_checkpoint import random_checkpoint
 from benchmarks.rows import read_rows
+from benchmarks.timing import timed_calls
+from edge_runtime.backends.protocol import open_backend
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import InputError
+from export.bundle_export import export_bundle
 
 Row = dict[str, Any]
 F64 = npt.NDArray[np.float64]
@@ -108,6 +114,43 @@ def test_two_equal_ones_are_silent_in_19_of_20_experiments_of_30_pairs(
     verdicts: dict[float, list[str]],
 ) -> None:
     assert verdicts[1.0].count("no difference shown") >= 190
+
+
+@pytest.fixture(scope="module")
+def real_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], object]]:
+    """One call of a MobileNetV4-small 128 px on ONNX Runtime with one thread."""
+    root = tmp_path_factory.mktemp("real")
+    random_checkpoint("mobilenetv4_conv_small", 128, root / "checkpoint")
+    export_bundle(root / "checkpoint", root / "bundle", precisions=("fp32",))
+    bundle = Bundle.open(root / "bundle")
+    backend = open_backend(bundle, "ort-cpu", threads=1)
+    images = bundle.probes()[0][:1]
+    yield lambda: backend.embed(images)
+    backend.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("slower", "expected"), [(0.05, "slower"), (0.0, "no difference shown")])
+def test_a_real_encoder_that_is_busy_5_percent_longer_is_found(
+    real_encoder: Callable[[], object], slower: float, expected: str
+) -> None:
+    def p50_ms(longer: float) -> float:
+        def call(_number: int) -> None:
+            start_ns = time.perf_counter_ns()
+            real_encoder()
+            end_ns = time.perf_counter_ns()
+            until_ns = end_ns + longer * (end_ns - start_ns)
+            while time.perf_counter_ns() < until_ns:
+                pass
+
+        return timed_calls(call, calls=100, warmup=5).summary().p50_ms
+
+    rng = np.random.default_rng(1)
+    sides: tuple[list[float], list[float]] = ([], [])
+    for _ in range(30):
+        for side in rng.permutation(2):
+            sides[side].append(p50_ms(slower if side else 0.0))
+    assert judged(series(sides[0]), series(sides[1]))[0].verdict == expected
 
 
 def test_without_a_tolerance_one_equal_pair_in_twenty_cries_wolf_and_no_more() -> None:
