@@ -20,9 +20,8 @@ the load generator is ours; accuracy is agreement with the trained encoder in FP
 size, to float32 embeddings in host memory. Nothing is cached between queries.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +29,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import machine
-from benchmarks.measurement import Energy, MeasurementRow, NotRunRow, Quality
+from benchmarks.latency import encoder_name, measurement_row
+from benchmarks.machine import after_work, machine
+from benchmarks.measurement import MeasurementRow, NotRunRow, Quality
 from benchmarks.memory_use import MemoryWatch
 from benchmarks.rows import provenance
 from benchmarks.timing import CLOCK_NS, ClockNs, TimedCalls, clock_cost_ns, timed_for
-from edge_runtime.artefact import sha256_of
 from edge_runtime.backends.protocol import BackendName, open_backend
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.errors import InputError
@@ -115,69 +114,42 @@ def measure_stream(plan: StreamPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Measure
         SkyfixError: the backend or precision is not available here, or there are no samples.
     """
     bundle = Bundle.open(plan.bundle)
+    if plan.precision is not None:
+        bundle.onnx_path(plan.precision)  # What is not there needs no samples.
     samples = samples_of(plan, bundle)
+    here = machine()
     watch = MemoryWatch()
-    start_s = time.perf_counter()
+    start_ns = clock_ns()
     backend = open_backend(bundle, plan.backend, precision=plan.precision, threads=plan.threads)
-    load_s = time.perf_counter() - start_s
-    watch.look()
+    load_s = (clock_ns() - start_ns) / 1e9
     try:
+        watch.look()
         quality = accuracy_run(backend.embed, samples, batch=plan.samples_per_query)
         timed = speed_run(backend.embed, samples.images, plan, clock_ns=clock_ns)
+        here = after_work(here)
+        memory = watch.memory()
     finally:
         backend.close()
-    info = backend.info
     summary = timed.summary(items_per_call=plan.samples_per_query)
-    notes = [
+    rules = (
         f"after MLPerf's rules, no MLPerf result: at least {plan.seconds:g} s and {plan.queries} "
-        f"queries, samples by seed {plan.seed}",
-        clock_cost_ns(clock_ns=clock_ns).note(summary.p50_ms),
-        "not fp16: the CPU provider computes this file in fp32, with casts"
-        if info.provider == "CPUExecutionProvider" and info.precision == "fp16"
-        else "",
-    ]
-    spec = bundle.spec
-    return MeasurementRow(
-        **provenance(),
-        protocol=plan.scenario,
-        encoder=encoder_name(spec),
-        architecture=spec.architecture,
-        weights=f"of bundle {bundle.id}",
-        runtime=plan.backend,
-        provider=info.provider,
-        precision=info.precision,
-        library=info.library,
-        threads=info.threads,
-        batch=plan.samples_per_query,
-        height_px=spec.height_px,
-        width_px=spec.width_px,
-        run=plan.run,
-        fallback=info.fallback,
-        model_sha256=sha256_of(bundle.onnx_path(info.precision)),
-        engine_sha256=info.engine,
-        bundle_id=bundle.id,
-        machine=machine(),
-        time=summary,
-        stages={},
-        memory=watch.memory(),
-        load_s=load_s,
-        build_s=None,
-        compile_s=None,
-        quality=quality,
-        limit=None,
-        energy=Energy(
-            source="", watts=None, idle_watts=None, joules_per_call=None, skipped="not asked for"
-        ),
-        note="; ".join(note for note in notes if note),
+        f"queries, samples by seed {plan.seed}"
     )
-
-
-def encoder_name(spec: EncoderSpec) -> str:
-    """Short name, as "convnext_base-384"."""
-    size = f"{spec.height_px}"
-    if spec.width_px != spec.height_px:
-        size += f"x{spec.width_px}"
-    return f"{spec.architecture.partition('.')[0]}-{size}"
+    clock = clock_cost_ns(clock_ns=clock_ns).note(summary.p50_ms)
+    row = measurement_row(
+        bundle,
+        backend.info,
+        asked=plan.backend,
+        asked_precision=plan.precision,
+        batch=plan.samples_per_query,
+        here=here,
+        time=summary,
+        memory=memory,
+        load_s=load_s,
+        quality=quality,
+        note="; ".join(note for note in (rules, clock) if note),
+    )
+    return replace(row, protocol=plan.scenario, run=plan.run)
 
 
 def samples_of(plan: StreamPlan, bundle: Bundle) -> Samples:
@@ -324,7 +296,6 @@ def is_done(plan: StreamPlan, rows: Sequence[Mapping[str, Any]]) -> bool:
         "git_commit": provenance()["git_commit"],
         "bundle_id": Bundle.open(plan.bundle).id,
         "protocol": plan.scenario,
-        "runtime": plan.backend,
         "batch": plan.samples_per_query,
         "run": plan.run,
     }
@@ -334,6 +305,7 @@ def is_done(plan: StreamPlan, rows: Sequence[Mapping[str, Any]]) -> bool:
         from_probes = str((row["quality"] or {}).get("data", "")).startswith(_PROBES)
         if (
             all(row.get(name) == value for name, value in wanted.items())
+            and plan.backend in ("auto", row["runtime"])
             and plan.precision in (None, row["precision"])
             and plan.threads in (None, row["threads"])
             and (plan.photographs is None) == from_probes

@@ -6,6 +6,7 @@ update, until the device has finished. Batches are made beforehand, so no loadin
 core's loading has rows of its own (`benchmarks.loading`).
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 import torch
 
 from benchmarks.loading import LoadingRow
-from benchmarks.machine import Machine, machine
+from benchmarks.machine import Machine, after_work, machine
 from benchmarks.measurement import Memory
 from benchmarks.memory_use import MemoryWatch, in_child
 from benchmarks.rows import Provenance, provenance
@@ -59,9 +60,9 @@ class TrainingSpeedRow(Provenance):
     memory: Memory
     """Weights, gradients, the optimiser's state and activations."""
     first_loss: float
-    """Nats; of random weights and images about log(pairs)."""
+    """Nats; mean of the first step on each batch, all of noise."""
     last_loss: float
-    """After all steps on the same few batches: below the first, or nothing was learned."""
+    """Of the last step on each: below the first, or nothing was learned."""
     machine: Machine
 
 
@@ -129,6 +130,7 @@ def steps_row(plan: TrainingSpeedPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Train
         torch.set_num_threads(config.threads)
     ranks = Ranks(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(config.seed)
+    here = machine()
     watch = MemoryWatch()
     photo_px = None if config.photo_size_px == config.tile_size_px else config.photo_size_px
     encoder = new_encoder(
@@ -178,9 +180,9 @@ def steps_row(plan: TrainingSpeedPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Train
         parameters=sum(p.numel() for p in encoder.parameters()),
         time=timed.summary(items_per_call=2 * config.batch_size),
         memory=watch.memory(),
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        machine=machine(),
+        first_loss=statistics.fmean(losses[:_BATCHES]),
+        last_loss=statistics.fmean(losses[-_BATCHES:]),
+        machine=after_work(here),
     )
 
 
