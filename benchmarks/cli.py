@@ -11,7 +11,15 @@ from typing import Any, get_args
 from benchmarks import commands
 from benchmarks.accuracy import FALSE_FIX_M, Score
 from benchmarks.calibrate_cli import add_calibrate
+from benchmarks.compare_cli import add_compare, add_interleave
 from benchmarks.flight_cli import add_flights
+from benchmarks.matrix_cli import add_matrix
+from benchmarks.protocol_cli import (
+    add_localisation,
+    add_multi_stream,
+    add_single_stream,
+    add_training_speed,
+)
 from benchmarks.report_rows_cli import add_readme_table, add_results
 from benchmarks.speed_cli import add_end_to_end, add_soak, add_start_up
 from edge_runtime.backends.protocol import BACKENDS
@@ -26,11 +34,16 @@ COMMANDS = (
     "accuracy",
     "ambiguity",
     "calibrate",
+    "compare",
     "end-to-end",
     "evidence",
     "flights",
+    "interleave",
     "latency",
     "loading",
+    "localisation",
+    "matrix",
+    "multi-stream",
     "parity",
     "photographs",
     "readme-table",
@@ -39,8 +52,10 @@ COMMANDS = (
     "retrieval",
     "sampling",
     "search",
+    "single-stream",
     "soak",
     "start-up",
+    "training-speed",
 )
 
 
@@ -223,6 +238,13 @@ def _parser() -> argparse.ArgumentParser:
         add_end_to_end,
         add_start_up,
         add_soak,
+        add_matrix,
+        add_single_stream,
+        add_multi_stream,
+        add_localisation,
+        add_training_speed,
+        add_compare,
+        add_interleave,
         add_results,
         add_readme_table,
     ):
