@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.compare.pairing import ANY_PRECISION
 from benchmarks.latency import encoder_name, measurement_row
 from benchmarks.machine import after_work, machine
 from benchmarks.measurement import MeasurementRow, NotRunRow, Quality
@@ -282,7 +283,7 @@ def not_run(plan: StreamPlan, reason: str) -> NotRunRow:
         **provenance(),
         encoder=encoder_name(Bundle.open(plan.bundle).spec),
         runtime=plan.backend,
-        precision=plan.precision or "its own choice",
+        precision=plan.precision or ANY_PRECISION,
         batch=plan.samples_per_query,
         reason=reason,
         machine=machine(),

@@ -41,6 +41,8 @@ KEY_FIELDS: dict[str, tuple[str, ...]] = {
 """What makes rows of a kind comparable. Rows of other kinds are left out."""
 UNIT_FIELDS: dict[str, tuple[str, ...]] = {"localisation": ("flight",), "flight": ("name",)}
 """What is repeated besides runs: flights are as independent as runs, frames of one are not."""
+ANY_PRECISION = "any"
+"""In a row of what could not run: the runtime's own choice was asked for."""
 _SAME_MACHINE = ("cpu", "cores", "gpu", "power_mode")
 _WHAT_RAN = ("provider", "library", "model_sha256", "fallback")
 """May well be what was changed on purpose; said where it differs, because names do not show it."""
@@ -132,8 +134,8 @@ def pair_rows(
     if not other_machine:
         for key in common:
             _require_one_machine(key, [*old[key].values(), *new[key].values()])
-    failed = {_failure(row): str(row["reason"]) for row in after if row["kind"] == "not_run"}
-    gone = {key: failed.get(_failure(dict(key))) for key in old if key not in new}
+    failed = [row for row in after if row["kind"] == "not_run"]
+    gone = {key: _reason(dict(key), failed) for key in old if key not in new}
     return Paired(
         pairs=tuple(_pairs_of(key, old[key], new[key]) for key in common),
         gone=tuple(label_of(key) for key, why in gone.items() if why is None),
@@ -202,9 +204,16 @@ def _require_one_machine(key: Key, rows: Sequence[Row]) -> None:
             raise InputError(msg)
 
 
-def _failure(row: Row) -> tuple[str, ...]:
-    """What a row of a failed measurement says of itself."""
-    return tuple(_text(row.get(name)) for name in ("encoder", "runtime", "precision", "batch"))
+def _reason(key: Mapping[str, str], failed: Sequence[Row]) -> str | None:
+    """Why a key was not measured again; None where no row says."""
+    for row in failed:
+        same = all(
+            _text(row.get(name)) == key.get(name) for name in ("encoder", "runtime", "batch")
+        )
+        # A runtime that does not open has not chosen a precision yet.
+        if same and row["precision"] in (key["precision"], ANY_PRECISION):
+            return str(row["reason"])
+    return None
 
 
 def _text(value: object) -> str:

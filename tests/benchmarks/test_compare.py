@@ -278,9 +278,10 @@ def test_flights_are_paired_by_their_names() -> None:
     assert (rows[0].pairs, rows[0].verdict) == (8, "worse")
 
 
-def test_what_this_machine_cannot_run_any_more_is_named_with_its_reason() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "any"])
+def test_what_this_machine_cannot_run_any_more_is_named_with_its_reason(precision: str) -> None:
     lost = {"schema": 1, "kind": "not_run", "encoder": "small-128", "runtime": "openvino",
-            "precision": "fp32", "batch": 1, "reason": "not installed"}  # fmt: skip
+            "precision": precision, "batch": 1, "reason": "not installed"}  # fmt: skip
     before = [made_row(1.0), made_row(1.0, runtime="openvino"), made_row(1.0, runtime="torch")]
     paired = pair_rows(before, [made_row(1.0), lost, made_row(1.0, encoder="new")])
     assert len(paired.not_run) == len(paired.gone) == len(paired.new) == 1
@@ -354,6 +355,16 @@ def test_the_exit_status_is_1_for_a_regression_only(
     after = write(tmp_path / "after.jsonl", series([after_ms] * 8))
     assert run_command(add_compare, "compare", before, after) == status
     assert "small-128 ort-cpu fp32" in capsys.readouterr().out
+
+
+def test_what_does_not_run_any_more_is_a_regression(tmp_path: Path) -> None:
+    lost = {"schema": 1, "kind": "not_run", "encoder": "small-128", "runtime": "openvino",
+            "precision": "fp32", "batch": 1, "reason": "not installed"}  # fmt: skip
+    both = series([1.0] * 8)
+    before = write(tmp_path / "before.jsonl", [*both, *series([1.0], runtime="openvino")])
+    assert run_command(add_compare, "compare", before, write(tmp_path / "a.jsonl", both)) == 0
+    after = write(tmp_path / "b.jsonl", [*both, lost])
+    assert run_command(add_compare, "compare", before, after) == 1
 
 
 def test_what_is_printed_as_json_is_what_is_written(
