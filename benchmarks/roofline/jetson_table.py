@@ -50,8 +50,8 @@ _THOR = Device(
     },
     bandwidth_gb_s=273.0,
     source=(
-        "NVIDIA Jetson T5000: 2070 sparse FP4 TFLOPS, 2560 CUDA cores, 1575 MHz, 273 GB/s (table of "
-        "the SoM in RidgeRun's documentation of Jetson AGX Thor); no INT8 figure was found"
+        "NVIDIA Jetson T5000: 2070 sparse FP4 TFLOPS, 2560 CUDA cores, 1575 MHz, 273 GB/s (table "
+        "of the SoM in RidgeRun's documentation of Jetson AGX Thor); no INT8 figure was found"
     ),
 )
 

@@ -1,0 +1,1 @@
+"""Energy of a measurement, from whatever meter the machine has."""
