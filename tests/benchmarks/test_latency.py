@@ -110,6 +110,7 @@ def here(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeBacke
     def use(backend: FakeBackend) -> FakeBackend:
         monkeypatch.setattr(latency, "open_backend", lambda *_, **__: backend)
         monkeypatch.setattr(latency, "in_child", measured_here)
+        monkeypatch.setattr(latency, "WARMUP_S", 0.0)
         monkeypatch.setattr(Bundle, "open", lambda _: bundle)
         monkeypatch.setattr(Bundle, "probes", lambda _: (probes, None))
         return backend
@@ -299,7 +300,8 @@ def test_a_real_encoder_is_measured_in_a_process_of_its_own(
         assert row["provider"] == "CPUExecutionProvider"
         assert row["fallback"] == ""
         times = row["time"]
-        assert (times["n"], times["warmup"], len(times["percentiles_ms"])) == (20, 2, 101)
+        assert (times["n"], len(times["percentiles_ms"])) == (20, 101)
+        assert times["warmup"] > 2, "half a second of a small encoder is more than two calls"
         assert 0 < times["p50_ms"] <= times["p99_ms"] <= times["max_ms"]
         assert 0 < row["memory"]["host_before_mib"] < row["memory"]["host_peak_mib"] < 300
         assert row["load_s"] > 0
