@@ -20,7 +20,8 @@ class Memory:
     host_before_mib: float
     """Resident before the encoder was loaded: interpreter and libraries."""
     gpu_peak_mib: float | None
-    """Of this process on the GPU; None without one."""
+    """Of this process on the GPU, or what the whole GPU's use grew by where the driver does not tell
+    processes apart; None without a GPU that has memory of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,8 @@ class MeasurementRow(Provenance):
     """Of parts of a call, where they could be timed: host-to-device, GPU, device-to-host, …"""
     memory: Memory
     load_s: float
-    """From the file to ready for the first call."""
+    """From the file to ready for the first call, libraries loaded before; backends also prove
+    themselves on the bundle's probes in it."""
     build_s: float | None
     """Of an engine or graph that is kept; None where none is."""
     compile_s: float | None
