@@ -20,8 +20,8 @@ class Memory:
     host_before_mib: float
     """Resident before the encoder was loaded: interpreter and libraries."""
     gpu_peak_mib: float | None
-    """Of this process on the GPU, or what the whole GPU's use grew by where the driver does not tell
-    processes apart; None without a GPU that has memory of its own."""
+    """Of this process on the GPU, or the growth of all use of the GPU where the driver does not
+    tell processes apart; None without a GPU that has memory of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
