@@ -271,9 +271,9 @@ def _load_libraries(name: BackendName) -> None:
     """
     with contextlib.suppress(ImportError, SkyfixError):
         if name in ("openvino", "auto"):
-            from edge_runtime.backends.openvino_cpu import _openvino
+            from edge_runtime.backends.openvino_cpu import load_openvino
 
-            _openvino()
+            load_openvino()
     with contextlib.suppress(ImportError, SkyfixError):
         if name == "tensorrt":
             from edge_runtime.backends.trt_library import require_tensorrt

@@ -15,7 +15,7 @@ from benchmarks.results_page.timeline import TimedFlight, flight_figures
 from benchmarks.results_page.written import DASH, plural, significant
 
 _ORDER = (
-    "search", "comparison", "localisation", "accuracy", "end-to-end", "start-up", "soak", "latency",
+    "search", "comparison", "localisation", "accuracy", "end-to-end", "start-up", "soak",
     "stage_latency",
 )  # fmt: skip
 

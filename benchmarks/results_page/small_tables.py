@@ -90,18 +90,13 @@ _KINDS = {
             "p_value", "verdict",
         ),
     ),
-    "latency": _Kind(
-        "Backends of a bundle",
-        "Host uint8 in to host float32 out, a call.",
-        (
-            "backend", "provider", "precision", "batch", "p50_ms", "p90_ms", "p99_ms", "max_ms",
-            "first_ms", "timed_calls", "threads", "device",
-        ),
-    ),
     "stage_latency": _Kind(
         "Stages of a frame",
         "Of flights' logs; percentiles of stages do not add up.",
-        ("flight", "stage", "frames", "p50_ms", "p90_ms", "p99_ms", "max_ms", "deadline_missed"),
+        (
+            "flight", "stage", "time.n", "time.p50_ms", "time.p90_ms", "time.p99_ms",
+            "time.max_ms", "deadline_missed",
+        ),
     ),
 }  # fmt: skip
 _PROVENANCE = frozenset((*Provenance.__dataclass_fields__, "kind"))

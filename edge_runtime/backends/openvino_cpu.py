@@ -58,7 +58,7 @@ class OpenVinoBackend:
         Raises:
             BackendError: not installed, or it cannot read, compile or place the encoder.
         """
-        openvino = _openvino()
+        openvino = load_openvino()
         path = bundle.onnx_path(precision, kernels="cpu")
         shape = (bundle.spec.height_px, bundle.spec.width_px, 3)
         settings: dict[str, Any] = {
@@ -131,7 +131,7 @@ class OpenVinoBackend:
         self._request = self._output = None
 
 
-def _openvino() -> Any:
+def load_openvino() -> Any:
     """Import the library without its usage reports.
 
     Raises:
