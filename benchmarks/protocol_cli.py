@@ -79,23 +79,19 @@ def add_localisation(add: Any) -> None:
 
 def add_training_speed(add: Any) -> None:
     """Add the command to a parser's subparsers."""
-    from benchmarks.training_speed import TrainingSpeedPlan
-
     parser = _command(
         add,
         "training-speed",
         "images a second of training steps and of one core's loading, and memory",
         training_speed,
     )
-    parser.add_argument("--recipe", default=TrainingSpeedPlan.recipe, help="of python -m train")
+    parser.add_argument("--recipe", default="world", help="of python -m train")
     parser.add_argument(
         "--architecture", nargs="+", default=[None], help="timm names; the recipe's by default"
     )
     parser.add_argument("--size-px", type=int, help="side of the pictures; the recipe's by default")
     parser.add_argument("--pairs", type=int, help="in a step; the recipe's by default")
-    parser.add_argument(
-        "--seconds", type=float, default=TrainingSpeedPlan.seconds, help="of steps, at least"
-    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of steps, at least")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--runs", type=int, default=1, help="repetitions of all")
     parser.add_argument("--no-loading", action="store_true", help="steps alone")

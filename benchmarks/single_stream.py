@@ -7,10 +7,13 @@ defaults here. `benchmarks.query_stream` says what is measured and how.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.query_stream import StreamPlan
 from edge_runtime.backends.protocol import BackendName
 from edge_runtime.bundle import Precision
+
+if TYPE_CHECKING:
+    from benchmarks.query_stream import StreamPlan
 
 SECONDS = 60.0
 MLPERF_SECONDS = 600.0
@@ -31,8 +34,10 @@ def single_stream(
     samples: int = 1024,
     seed: int = 0,
     run: int = 0,
-) -> StreamPlan:
+) -> "StreamPlan":
     """A plan of SingleStream; `StreamPlan` says what the arguments are."""
+    from benchmarks.query_stream import StreamPlan
+
     return StreamPlan(
         bundle=bundle,
         scenario="single-stream",

@@ -70,12 +70,14 @@ class TrainingSpeedRow(Provenance):
 class TrainingSpeedPlan:
     """What is trained for a moment."""
 
-    recipe: str = "world"
+    recipe: str
+    """Of `train.presets`."""
     architecture: str | None = None
     """The recipe's by default."""
     size_px: int | None = None
     pairs: int | None = None
-    seconds: float = 10.0
+    seconds: float
+    """Of steps, at least."""
     steps: int = 10
     """At least so many, after 2 that do not count."""
     threads: int | None = None

@@ -1,5 +1,7 @@
 import argparse
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from benchmarks.rows import provenance, read_rows
 from benchmarks.training_speed import TrainingSpeedPlan, in_words, steps_row
 from edge_runtime.errors import InputError
 
-TINY = TrainingSpeedPlan(architecture="test_resnet", size_px=32, pairs=8, seconds=0.0, steps=12)
+TINY = TrainingSpeedPlan(
+    recipe="world", architecture="test_resnet", size_px=32, pairs=8, seconds=0.0, steps=12
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,16 +60,16 @@ def test_what_ran_is_in_the_row() -> None:
 
 
 def test_a_recipe_s_photos_keep_their_shape_unless_the_size_is_another() -> None:
-    panorama = TrainingSpeedPlan(recipe="cvusa").config()
+    panorama = TrainingSpeedPlan(recipe="cvusa", seconds=1.0).config()
     assert panorama.photo_size_px == (140, 768)
     assert (panorama.batch_size, panorama.precision) == (128, "fp16")
-    small = TrainingSpeedPlan(recipe="cvusa", size_px=64, pairs=4).config()
+    small = TrainingSpeedPlan(recipe="cvusa", seconds=1.0, size_px=64, pairs=4).config()
     assert (small.photo_size_px, small.tile_size_px, small.batch_size) == ((64, 64), (64, 64), 4)
 
 
 def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(InputError, match=r"no recipe 'cvs'; give one of cvusa"):
-        TrainingSpeedPlan(recipe="cvs").config()
+        TrainingSpeedPlan(recipe="cvs", seconds=1.0).config()
 
 
 def test_the_words_say_how_many_cores_feed_the_steps() -> None:
@@ -94,3 +98,17 @@ def test_the_command_measures_each_in_a_process_of_its_own(
     rows = read_rows(tmp_path / "rows.jsonl", kind="training-speed")
     assert [(row["run"], row["threads"], row["pairs"]) for row in rows] == [(0, 1, 4), (1, 1, 4)]
     assert "test_resnet 32 px, 4 pairs a step" in capsys.readouterr().out
+
+
+def test_the_help_of_these_commands_needs_neither_torch_nor_onnx_runtime() -> None:
+    program = (
+        "import argparse, sys; from benchmarks import compare_cli, protocol_cli as p\n"
+        "add = argparse.ArgumentParser().add_subparsers()\n"
+        "for one in (p.add_single_stream, p.add_multi_stream, p.add_localisation, "
+        "p.add_training_speed, compare_cli.add_compare, compare_cli.add_interleave): one(add)\n"
+        "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
