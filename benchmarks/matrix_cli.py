@@ -124,7 +124,7 @@ def matrix(args: argparse.Namespace) -> None:
         return
     print_matrix(rows)
     print(f"rows are in {out}")
-    print(f"next: python -m benchmarks results --rows {shlex.quote(str(out))} --out results.html")
+    print(f"next: python -m benchmarks results {shlex.quote(str(out))} --out results.html")
 
 
 def _run(args: argparse.Namespace, choices: Any, planned: Any, effort: Any) -> tuple[Any, Path]:

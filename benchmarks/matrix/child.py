@@ -11,24 +11,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import machine
+from benchmarks.energy.meter import measured, open_meter
+from benchmarks.latency import on_cpu
+from benchmarks.machine import after_work, machine
 from benchmarks.matrix.pictures import load_pictures
 from benchmarks.matrix.quality import Embedded, embed_all, quality
 from benchmarks.matrix.runtimes import FlownRuntime, Runtime, open_runtime
 from benchmarks.matrix.task import Task
-from benchmarks.measurement import Energy, MeasurementRow, Quality
+from benchmarks.measurement import Energy, Limit, MeasurementRow, Quality
 from benchmarks.memory_use import MemoryWatch
 from benchmarks.rows import append_rows, provenance
-from benchmarks.timing import clock_cost_ns, timed_for
+from benchmarks.timing import TimedCalls, clock_cost_ns, timed_for
 from edge_runtime.artefact import sha256_of_json, write_atomically
 from edge_runtime.backends.protocol import check_probes
 from edge_runtime.bundle import Bundle
 from edge_runtime.command_line import run_command
-from edge_runtime.errors import GateError
+from edge_runtime.errors import GateError, SkyfixError
 from edge_runtime.gates import run_gates
 
 U8 = npt.NDArray[np.uint8]
@@ -51,20 +54,14 @@ def measure(task: Task) -> MeasurementRow:
     watch = MemoryWatch()
     runtime = _opened(task)
     watch.look()
-    calls = _calls(task)
-    times = timed_for(
-        lambda k: runtime.embed(calls[k % len(calls)]),
-        seconds=task.seconds,
-        least_calls=task.least_calls,
-        warmup=_WARMUP_CALLS,
-        warmup_s=_WARMUP_SHARE * task.seconds,
-        synchronise=runtime.synchronise,
-    )
+    times, energy = _timed(task, runtime)
+    here = after_work(before)
     memory = watch.memory()
     summary = times.summary(items_per_call=task.batch)
     notes = [*runtime.info.notes, clock_cost_ns().note(summary.p50_ms)]
     judged, gates = _judged(task, runtime)
-    notes.append(gates)
+    limit, doubt = _limit(task, runtime, summary.p50_ms)
+    notes += [gates, doubt]
     bundle = Bundle.open(task.bundle)
     compile_s = None
     if task.runtime == "torch-compiled":
@@ -89,7 +86,7 @@ def measure(task: Task) -> MeasurementRow:
         model_sha256=info.model_sha256,
         engine_sha256=info.engine.rpartition(" ")[2],
         bundle_id=bundle.id,
-        machine=before,
+        machine=here,
         time=summary,
         stages={},
         memory=memory,
@@ -97,10 +94,8 @@ def measure(task: Task) -> MeasurementRow:
         build_s=info.build_s,
         compile_s=compile_s,
         quality=judged,
-        limit=None,
-        energy=Energy(
-            source="", watts=None, idle_watts=None, joules_per_call=None, skipped="not measured"
-        ),
+        limit=limit,
+        energy=energy,
         note="; ".join(note for note in notes if note),
     )
 
@@ -124,6 +119,74 @@ def _opened(task: Task) -> Runtime:
         batch=task.batch,
         threads=task.threads,
     )
+
+
+def _timed(task: Task, runtime: Runtime) -> tuple[TimedCalls, Energy]:
+    """Time calls while the machine's meter counts, where it has one."""
+    calls = _calls(task)
+    made: list[TimedCalls] = []
+
+    def work() -> int:
+        found = timed_for(
+            lambda k: runtime.embed(calls[k % len(calls)]),
+            seconds=task.seconds,
+            least_calls=task.least_calls,
+            warmup=_WARMUP_CALLS,
+            warmup_s=_WARMUP_SHARE * task.seconds,
+            synchronise=runtime.synchronise,
+        )
+        made.append(found)
+        return found.warmup + len(found.calls_ms)
+
+    energy = measured(open_meter(_device(runtime)), work)
+    if not made:  # No meter: then the calls are left to us.
+        work()
+    return made[0], energy
+
+
+def _device(runtime: Runtime) -> Literal["cpu", "gpu"]:
+    provider = runtime.info.provider
+    return "cpu" if on_cpu(provider) or provider.startswith("torch cpu") else "gpu"
+
+
+def _limit(task: Task, runtime: Runtime, p50_ms: float) -> tuple[Limit | None, str]:
+    """The roofline of the file that ran, or of the FP32 one for torch, and what makes it doubtful.
+
+    Counted and held against the ceilings only now: both need libraries and memory.
+    """
+    from benchmarks.roofline.ceilings import Ceilings, ceilings_of
+    from benchmarks.roofline.graph_cost import graph_cost
+    from benchmarks.roofline.limit import doubt, limit_of
+
+    try:
+        if _device(runtime) == "gpu":
+            ceilings = ceilings_of("gpu")
+        else:
+            told = task.ceilings.read_text()
+            if not told:
+                return None, "no limit: this machine's ceilings could not be measured"
+            ceilings = Ceilings(**json.loads(told))
+        bundle = Bundle.open(task.bundle)
+        shipped = "fp16" if task.precision == "bf16" else task.precision  # As many bytes.
+        path = bundle.root / f"encoder.{shipped}.onnx"
+        cost = graph_cost(path, task.batch, (bundle.spec.height_px, bundle.spec.width_px))
+        limit = limit_of(cost, ceilings, task.precision, p50_ms)
+    except SkyfixError as error:
+        return None, f"no limit: {error}"
+    return limit, doubt(limit)
+
+
+def make_ceilings(task: Task) -> None:
+    """Measure what this machine's CPU can do at best, with the threads of the measurements.
+
+    Raises:
+        BackendError: it cannot be measured.
+    """
+    from benchmarks.roofline.ceilings import cpu_ceilings
+
+    values = json.dumps(asdict(cpu_ceilings(task.threads)))
+    task.ceilings.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(task.ceilings, (values + "\n").encode())
 
 
 def _calls(task: Task) -> list[U8]:
@@ -198,15 +261,18 @@ def make_reference(task: Task) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do the task of a file, or make its reference."""
+    """Do the task of a file, or make its reference or ceilings."""
     path, *what = sys.argv[1:] if argv is None else argv
 
     def run() -> None:
         task = Task.read(Path(path))
-        if what == ["reference"]:
-            make_reference(task)
-        else:
-            append_rows(task.out, [measure(task)])
+        match what:
+            case ["reference"]:
+                make_reference(task)
+            case ["ceilings"]:
+                make_ceilings(task)
+            case _:
+                append_rows(task.out, [measure(task)])
 
     return run_command("matrix", run, stopped="stopped")
 

@@ -29,6 +29,8 @@ Row = dict[str, Any]
 _Ready: TypeAlias = tuple[Prepared, Path] | str
 """An encoder with the folder of its pictures, or why it cannot be measured."""
 _REFERENCE_TIMEOUT_S = 3600.0
+_STARTED_UTC = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+"""Ceilings are measured anew every time: the machine may be another one, or busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def run_matrix(
                 say(f"{head}: {_line(row)} (as before)")
             else:
                 began_s = time.monotonic()
-                row = _measured(place, cell, run, ready[cell.encoder])
+                row = _measured(place, cell, run, ready[cell.encoder], say)
                 left.took(cell, run, time.monotonic() - began_s)
                 say(f"{head}: {_line(row)}{left}")
                 if row["kind"] == "not_run":  # Nor will it in the next run.
@@ -174,6 +176,7 @@ def _task(place: Workplace, cell: Cell, run: int, prepared: Prepared, folder: Pa
         seconds=place.effort.seconds,
         least_calls=place.effort.least_calls,
         pictures=folder,
+        ceilings=place.work / "ceilings" / f"{_STARTED_UTC}-{place.threads}.json",
         reference=place.work / "references" / f"{bundle.id}-{by}-{folder.name}.npz",
         kept=place.work / "qualities",
         engines=place.work / "engines" / bundle.id,
@@ -181,11 +184,18 @@ def _task(place: Workplace, cell: Cell, run: int, prepared: Prepared, folder: Pa
     )
 
 
-def _measured(place: Workplace, cell: Cell, run: int, prepared: _Ready) -> Row:
+def _measured(place: Workplace, cell: Cell, run: int, prepared: _Ready, say: Say) -> Row:
     """The row, which is in the file then."""
     reason = prepared if isinstance(prepared, str) else ""
     if not isinstance(prepared, str):
         task = _task(place, cell, run, *prepared)
+        if not task.ceilings.exists():
+            say("measuring what this machine can do at best, about 10 s")
+            failed = _child(place, task, "ceilings", _REFERENCE_TIMEOUT_S)
+            if failed:
+                say(f"rows have no limit: {failed}")
+                task.ceilings.parent.mkdir(parents=True, exist_ok=True)
+                task.ceilings.write_text("")
         reason = _child(place, task, "measure", place.effort.timeout_s)
     if reason:
         row = NotRunRow(
@@ -207,7 +217,7 @@ def _child(place: Workplace, task: Task, what: str, timeout_s: float) -> str:
     path = place.work / "tasks" / f"{name}.json"
     task.write(path)
     command = [sys.executable, "-m", "benchmarks.matrix.child", str(path)]
-    if what == "reference":
+    if what != "measure":
         command.append(what)
     environment = os.environ | {"OMP_NUM_THREADS": str(task.threads)}
     try:

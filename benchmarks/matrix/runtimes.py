@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.latency import EMULATED_FP16
+from benchmarks.latency import EMULATED_FP16, fallback_of, on_cpu
 from benchmarks.matrix.plan import Number, RuntimeName
-from edge_runtime.backends.protocol import Backend, BackendInfo
+from edge_runtime.backends.protocol import Backend, BackendName
 from edge_runtime.bundle import Bundle, Precision
 from edge_runtime.errors import BackendError, EngineError
 
@@ -29,7 +29,7 @@ class RuntimeInfo:
     load_s: float
     """From the file to ready for the first call, without what is built and kept."""
     build_s: float | None = None
-    """Of an engine that is kept, where one was built now."""
+    """Of the engine that runs, when it was built; None where none is."""
     model_sha256: str
     engine: str = ""
     """Name and digest of the engine; empty where none runs."""
@@ -97,7 +97,7 @@ def open_runtime(
     Raises:
         SkyfixError: not here, not in this precision, or not this encoder; says which.
     """
-    if name in ("torch-eager", "torch-compiled"):
+    if name == "torch-eager" or name == "torch-compiled":
         from benchmarks.matrix.torch_runtime import TorchRuntime
 
         if checkpoint is None:
@@ -121,7 +121,23 @@ def open_runtime(
     began_s = time.perf_counter()
     backend = _backend(name, opened, precision, engines=engines, threads=threads)
     load_s = time.perf_counter() - began_s
-    return FlownRuntime(backend, _info(opened, backend.info, load_s=load_s, build_s=build_s))
+    asked: BackendName = "tensorrt" if name == "tensorrt-no-graph" else name
+    info = backend.info
+    emulated = info.precision == "fp16" and on_cpu(info.provider)
+    return FlownRuntime(
+        backend,
+        RuntimeInfo(
+            provider=info.provider,
+            library=info.library,
+            threads=info.threads,
+            load_s=load_s,
+            build_s=build_s,
+            model_sha256=opened.manifest.files[f"encoder.{info.precision}.onnx"],
+            engine=info.engine,
+            fallback=fallback_of(asked, info, precision=precision),
+            notes=(*info.notes, *([EMULATED_FP16] if emulated else [])),
+        ),
+    )
 
 
 def _require_precision(bundle: Bundle, precision: Precision) -> None:
@@ -170,8 +186,8 @@ def _backend(
     )
 
 
-def _engine_built(bundle: Bundle, precision: Precision, engines: Path, batch: int) -> float | None:
-    """Build the engine where none is fresh; the seconds that took, None where one was there.
+def _engine_built(bundle: Bundle, precision: Precision, engines: Path, batch: int) -> float:
+    """Build the engine where none is fresh; the seconds that the one to be run took.
 
     Raises:
         EngineError: no GPU, no TensorRT, or TensorRT refuses.
@@ -183,30 +199,9 @@ def _engine_built(bundle: Bundle, precision: Precision, engines: Path, batch: in
 
     platform = require_tensorrt()
     try:
-        fresh_engine(bundle, platform, precision=precision, folder=engines)
+        record, _ = fresh_engine(bundle, platform, precision=precision, folder=engines)
     except EngineError:
-        began_s = time.perf_counter()
-        build_engine(
+        record = build_engine(
             bundle, EngineOptions(precision=precision, max_batch=max(32, batch), out=engines)
         )
-        return time.perf_counter() - began_s
-    return None
-
-
-def _info(
-    bundle: Bundle, info: BackendInfo, *, load_s: float, build_s: float | None
-) -> RuntimeInfo:
-    notes = list(info.notes)
-    if info.provider == "CPUExecutionProvider" and info.precision == "fp16":
-        notes.append(EMULATED_FP16)
-    return RuntimeInfo(
-        provider=info.provider,
-        library=info.library,
-        threads=info.threads,
-        load_s=load_s,
-        build_s=build_s,
-        model_sha256=bundle.manifest.files[f"encoder.{info.precision}.onnx"],
-        engine=info.engine,
-        fallback=info.fallback,
-        notes=tuple(notes),
-    )
+    return record.build_seconds

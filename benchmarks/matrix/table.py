@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.latency import EMULATED_FP16
 from benchmarks.matrix.encoders import Choice
 from benchmarks.matrix.plan import Cell, Effort, expected_s
 from benchmarks.tables import milliseconds
@@ -14,11 +17,24 @@ from edge_runtime.cuda_device import cuda_device_count
 
 Row = Mapping[str, Any]
 
-_LEFT = ("encoder", "runtime", "")
-_COLUMNS = (
-    *_LEFT,
-    *("batch", "p50 ms", "p99 ms", "images/s", "of roof", "MiB", "cosine", "top-1"),
-    *("recall@1", "within 20 m"),
+_COLUMNS = {
+    "runtime": 14,
+    "": 5,
+    "p50 ms": 6,
+    "p99 ms": 6,
+    "img/s": 6,
+    "roof": 4,
+    "MiB": 5,
+    "cosine": 6,
+    "top-1": 5,
+    "R@1": 4,
+    "20 m": 4,
+}
+"""Names and widths: all tables are alike, and fit a terminal of 80 columns."""
+_LEGEND = (
+    "roof: share of the limit that was reached; MiB: most that the process held; cosine: lowest, "
+    "to {reference}; top-1: same most similar tile as that; R@1, 20 m: most similar tile is the "
+    "right one, or within 20 m, where the weights are trained for it"
 )
 
 
@@ -34,7 +50,7 @@ def print_matrix(rows: Sequence[Row], *, console: Console | None = None) -> None
     console = console or Console(soft_wrap=False)
     measured = middle_runs([row for row in rows if row["kind"] == "measurement"])
     if measured:
-        _print_table(measured, console)
+        _print_tables(measured, console)
     missing = not_run_lines([row for row in rows if row["kind"] == "not_run"])
     if missing:
         console.print(f"Not run ({sum(row['kind'] == 'not_run' for row in rows)}):")
@@ -42,34 +58,43 @@ def print_matrix(rows: Sequence[Row], *, console: Console | None = None) -> None
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_table(rows: Sequence[Row], console: Console) -> None:
+def _print_tables(rows: Sequence[Row], console: Console) -> None:
     first = rows[0]
     threads = ", ".join(sorted({str(row["threads"]) for row in rows if row["threads"]}))
-    table = Table(title=f"{first['machine']['cpu']}, {threads} threads", title_style="")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-    before = ""
-    for row in rows:
-        if before and row["encoder"] != before:
-            table.add_section()
-        table.add_row("" if row["encoder"] == before else row["encoder"], *cells_of(row))
-        before = row["encoder"]
-    console.print(table)
-    notes = dict.fromkeys(row["fallback"] for row in rows if row["fallback"])
-    for note in notes:
-        console.print(f"fell back: {note}", markup=False, highlight=False)
-    if any(row["quality"] and row["quality"]["recall_at_1"] is None for row in rows):
-        console.print(
-            "no recall where the weights are not trained for it; the cosine is to the same "
-            "weights in torch",
-            highlight=False,
+    console.print(f"{first['machine']['cpu']}, {threads} threads\n", highlight=False)
+    for name, own in groupby(rows, key=lambda row: (row["encoder"], row["batch"])):
+        table = Table(
+            title=f"{name[0]}, batch {name[1]}",
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=0,
         )
+        for column, width in _COLUMNS.items():
+            left = column in ("runtime", "")
+            table.add_column(
+                column, justify="left" if left else "right", min_width=width, no_wrap=True
+            )
+        for row in own:
+            table.add_row(*cells_of(row))
+        console.print(table)
+    references = dict.fromkeys(row["quality"]["reference"] for row in rows if row["quality"])
+    legend = _LEGEND.format(reference=" or ".join(references) or "the reference")
+    console.print(legend, highlight=False, style="dim")
+    if any(_emulated(row) for row in rows):
+        console.print("fp16*: computed in fp32, with casts", style="dim", highlight=False)
+    for note in dict.fromkeys(row["fallback"] for row in rows if row["fallback"]):
+        console.print(f"fell back: {note}", markup=False, highlight=False)
+
+
+def _emulated(row: Row) -> bool:
+    return EMULATED_FP16 in row["note"]
 
 
 def cells_of(row: Row) -> list[str]:
     """A measurement's cells but for its encoder's name."""
     time_of, quality, limit, memory = row["time"], row["quality"], row["limit"], row["memory"]
-    emulated = "*" if "not fp16" in row["note"] else ""
     judged = ["-", "-", "-", "-"]
     if quality is not None:
         judged = [
@@ -80,11 +105,10 @@ def cells_of(row: Row) -> list[str]:
         ]
     return [
         row["runtime"],
-        row["precision"] + emulated,
-        str(row["batch"]),
+        row["precision"] + ("*" if _emulated(row) else ""),
         milliseconds(time_of["p50_ms"]),
         milliseconds(time_of["p99_ms"]),
-        f"{time_of['throughput_per_s']:.1f}",
+        milliseconds(time_of["throughput_per_s"]),
         "-" if limit is None else f"{limit['ratio']:.0%}",
         f"{memory['host_peak_mib']:.0f}",
         *judged,

@@ -28,6 +28,8 @@ class Task:
     least_calls: int
     pictures: Path
     """Folder of `save_pictures`."""
+    ceilings: Path
+    """.json of the machine's ceilings; made by the task that finds none."""
     reference: Path
     """.npz of the reference's embeddings; made by the task that finds none."""
     kept: Path
