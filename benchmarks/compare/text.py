@@ -63,7 +63,7 @@ def summary(rows: Sequence[ComparisonRow], paired: Paired) -> str:
     counts = [f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts)]
     if paired.not_run:
         counts.append(f"{len(paired.not_run)} not run any more")
-    return f"{len(rows)} comparisons: {', '.join(counts)}"
+    return f"{len(rows)} comparison{'s' * (len(rows) != 1)}: {', '.join(counts)}"
 
 
 def _without_partner(paired: Paired) -> list[str]:

@@ -328,7 +328,7 @@ def test_the_text_and_the_table_say_the_same() -> None:
     for shown in (text, table):
         assert "slower" in shown
         assert "+10.0%" in shown
-        assert "1 comparisons: 1 slower" in shown
+        assert "1 comparison: 1 slower" in shown
     assert "| p50 | 8 | 1 | 1.1 |" in table
 
 
