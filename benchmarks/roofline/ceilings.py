@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from benchmarks.roofline.cpu_probe import Rates, last_cache_bytes
 from edge_runtime.backends.protocol import usable_cores
 from edge_runtime.errors import BackendError, InputError
 
-Arithmetic = Literal["fp32", "fp16", "int8"]
+Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 
 _TIMEOUT_S = 300
 _GPU_SIDES = (4096, 8192)
@@ -103,22 +103,24 @@ def _cpu_ceilings(threads: int, seconds: float) -> Ceilings:
 def ceilings_from_rates(rates: Rates, *, threads: int, cache_bytes: int) -> Ceilings:
     """The best contender of each kind.
 
-    What a CPU computes in no faster way it computes as fp32: casting first, so fp16 and int8 are
-    never below it.
+    What a CPU computes in no faster way it computes as fp32: casting first, so no other
+    precision is below it.
     """
     fp32, fp32_by = _best(rates["fp32"])
-    fp16, fp16_by = max(_best(rates["fp16"]), (fp32, "as fp32"))
-    int8, int8_by = max(_best(rates["int8"]), (fp32, "as fp32"))
+    peaks = {"fp32": (fp32, fp32_by)}
+    for kind in ("fp16", "bf16", "int8"):
+        peaks[kind] = max(_best(rates[kind]), (fp32, "as fp32"))
     memory, memory_by = _best(rates["memory"])
     return Ceilings(
         device=f"CPU, {threads} threads",
-        peak_gflops={"fp32": fp32, "fp16": fp16, "int8": int8},
+        peak_gflops={kind: rate for kind, (rate, _) in peaks.items()},
         bandwidth_gb_s=memory,
         cache_bytes=cache_bytes,
         cache_gb_s=max(_best(rates["cache"])[0], memory),
         source=(
-            f"measured, {threads} threads: fp32 {fp32_by}, fp16 {fp16_by}, int8 {int8_by}, memory "
-            f"{memory_by}"
+            f"measured, {threads} threads: "
+            + "".join(f"{kind} {by}, " for kind, (_, by) in peaks.items())
+            + f"memory {memory_by}"
         ),
         contenders=rates,
     )
@@ -156,8 +158,7 @@ def gpu_ceilings(probe: GpuProbe | None = None) -> Ceilings:
     if probe is None:
         return _torch_ceilings()
     peaks: dict[str, float] = {}
-    precisions: tuple[Arithmetic, ...] = ("fp32", "fp16", "int8")
-    for precision in precisions:
+    for precision in get_args(Arithmetic):
         for side in _GPU_SIDES:
             seconds = probe.product_s(precision, side)
             if seconds is not None:
@@ -206,7 +207,8 @@ class _TorchProbe:
                 return None
             one, other = torch.ones((2, side, side), dtype=torch.int8, device="cuda")
             return self._shortest_s(lambda: product(one, other))
-        dtype = torch.float16 if precision == "fp16" else torch.float32
+        names = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+        dtype = getattr(torch, names[precision])
         # Other libraries use TF32 for fp32 files unless told not to, so the ceiling must have it.
         torch.backends.cuda.matmul.allow_tf32 = True
         one, other = torch.ones((2, side, side), dtype=dtype, device="cuda")

@@ -24,7 +24,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Call = Callable[[], object]
 Rates = dict[str, dict[str, float]]
-"""1e9 a second, by what was measured (fp32, fp16, int8, memory, cache) and by contender."""
+"""1e9 a second, by what was measured (fp32, fp16, bf16, int8, memory, cache) and by contender."""
 
 _SIDES, _SIDES_OF_MANY, _MANY = (512, 1024), (1024, 2048), 8
 """Of the matrices, and those from so many threads on. Small ones fit the caches, large ones hide
@@ -46,7 +46,7 @@ def probe(threads: int, *, seconds: float = 0.3, root: Path = Path("/")) -> Rate
         seconds: for each contender and matrix size.
         root: of the file system, where the cache's size is read.
     """
-    rates: Rates = {"fp32": {}, "fp16": {}, "int8": {}, "memory": {}, "cache": {}}
+    rates: Rates = {"fp32": {}, "fp16": {}, "bf16": {}, "int8": {}, "memory": {}, "cache": {}}
     sides = _SIDES if threads < _MANY else _SIDES_OF_MANY
     for kind, name, calls in _products(threads, sides):
         for side, call in calls:
@@ -85,7 +85,8 @@ def _products(
         yield kind, "onnxruntime", [(side, _ort(kind, side, threads)) for side in sides]
     openvino = _openvino()
     if openvino is not None:
-        for kind in ("fp32", "int8"):
+        can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        for kind in ("fp32", "int8", *(("bf16",) if "BF16" in can else ())):
             calls = [(side, _ov(openvino, kind, side, threads)) for side in sides]
             yield kind, "openvino", calls
 
@@ -161,15 +162,16 @@ def _openvino() -> Any:
 
 def _ov(openvino: Any, kind: str, side: int, threads: int) -> Call:
     core = openvino.Core()
+    stored = "fp32" if kind == "bf16" else kind
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
     }
-    compiled = core.compile_model(core.read_model(_graph(kind, side)), "CPU", settings)
+    compiled = core.compile_model(core.read_model(_graph(stored, side)), "CPU", settings)
     request = compiled.create_infer_request()
-    feed = [_factor(kind, side)]
+    feed = [_factor(stored, side)]
     return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
 

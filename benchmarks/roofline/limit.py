@@ -16,7 +16,7 @@ def limit_of(cost: GraphCost, ceilings: Ceilings, precision: str, p50_ms: float)
     Args:
         cost: of the file that ran, at the batch and size of the measurement.
         ceilings: of the device that ran it.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, bf16 or int8.
         p50_ms: median of the calls.
 
     Returns:

@@ -24,6 +24,7 @@ from edge_runtime.errors import BackendError, InputError
 RATES = {
     "fp32": {"numpy": 50.0, "onnxruntime": 90.0, "openvino": 80.0},
     "fp16": {"onnxruntime": 85.0},
+    "bf16": {},
     "int8": {"onnxruntime": 300.0, "openvino": 400.0},
     "memory": {"triad": 15.0, "read": 30.0},
     "cache": {"read": 100.0},
@@ -37,7 +38,7 @@ class FakeGpu:
     cache_bytes = 40_000_000
 
     def product_s(self, precision: Arithmetic, side: int) -> float | None:
-        rate = {"fp32": 1e12, "fp16": 8e12, "int8": None}[precision]
+        rate = {"fp32": 1e12, "fp16": 8e12, "bf16": 7e12, "int8": None}[precision]
         # The larger product runs at the full rate, the smaller one at half of it.
         return None if rate is None else 2 * side**3 / (rate if side == 8192 else rate / 2)
 
@@ -61,10 +62,11 @@ def jetson(root: Path, *, part: str = "", model: str = "", gpu_mhz: float | None
 
 def test_a_ceiling_is_the_best_contender_of_each_kind() -> None:
     found = ceilings_from_rates(RATES, threads=3, cache_bytes=1 << 20)
-    assert found.peak_gflops == {"fp32": 90.0, "fp16": 90.0, "int8": 400.0}
+    assert found.peak_gflops == {"fp32": 90.0, "fp16": 90.0, "bf16": 90.0, "int8": 400.0}
     assert (found.bandwidth_gb_s, found.cache_gb_s, found.cache_bytes) == (30.0, 100.0, 1 << 20)
     assert found.source == (
-        "measured, 3 threads: fp32 onnxruntime, fp16 as fp32, int8 openvino, memory read"
+        "measured, 3 threads: fp32 onnxruntime, fp16 as fp32, bf16 as fp32, int8 openvino, "
+        "memory read"
     )
     assert found.contenders == RATES
 
@@ -144,7 +146,7 @@ def test_the_program_really_measures() -> None:
     module._cpu_ceilings.cache_clear()
     found = cpu_ceilings(1, seconds=0.001)
     module._cpu_ceilings.cache_clear()
-    assert set(found.peak_gflops) == {"fp32", "fp16", "int8"}
+    assert set(found.peak_gflops) == {"fp32", "fp16", "bf16", "int8"}
     assert found.device == "CPU, 1 threads"
     assert found.bandwidth_gb_s > 0.1
 
@@ -163,7 +165,11 @@ def test_a_measurement_that_fails_says_which_program(monkeypatch: pytest.MonkeyP
 
 def test_a_gpus_peaks_are_its_fastest_products_and_copies_count_twice() -> None:
     found = gpu_ceilings(FakeGpu())
-    assert found.peak_gflops == {"fp32": pytest.approx(1e3), "fp16": pytest.approx(8e3)}
+    assert found.peak_gflops == {
+        "fp32": pytest.approx(1e3),
+        "fp16": pytest.approx(8e3),
+        "bf16": pytest.approx(7e3),
+    }
     assert found.bandwidth_gb_s == pytest.approx(400.0)
     assert found.cache_gb_s == pytest.approx(2000.0)
     assert found.cache_bytes == 40_000_000
