@@ -73,7 +73,7 @@ def add_matrix(add: Any) -> None:
         flight.add_argument(f"--{name}", type=Path, help=what)
     how = parser.add_argument_group("how")
     how.add_argument("--seconds", type=float, default=10.0, help="of timed calls a measurement")
-    how.add_argument("--calls", type=int, default=10, help="timed at least")
+    how.add_argument("--calls", type=int, default=30, help="timed at least")
     how.add_argument(
         "--quality-s", type=float, default=20.0, help="seconds that pictures may take, about"
     )
@@ -138,8 +138,7 @@ def _run(args: argparse.Namespace, choices: Any, planned: Any, effort: Any) -> t
         msg = f"a flight needs {', '.join(missing)} too; give all five or none"
         raise InputError(msg)
     args.work.mkdir(parents=True, exist_ok=True)
-    _say("making a world to fly over, some seconds")
-    flight = made_up_flight(args.work)
+    flight = made_up_flight(args.work, say=_say)
     imagery = args.work / "world" / "held_out" / "imagery.tif"
     if not missing:
         flight = Flight(

@@ -208,7 +208,8 @@ def _judged(task: Task, runtime: Runtime) -> tuple[Quality, str]:
     if task.trained and isinstance(runtime, FlownRuntime):
         check_probes(Bundle.open(task.bundle), runtime.backend)
     asked = {
-        "pictures": task.pictures.name,
+        "commit": provenance()["git_commit"],
+        "pictures": [task.pictures.name, task.reference.name],
         "trained": task.trained,
         "runtime": [task.runtime, task.precision, task.batch, task.threads],
         "ran": [runtime.info.model_sha256, runtime.info.engine, runtime.info.provider],

@@ -5,6 +5,7 @@ its pose. Tiles are cut from the same imagery as an index cuts them; those neare
 first, so a small gallery holds every query's own tile and the ones hardest to tell from it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,12 @@ class Flight:
     """What the pictures are, for the rows."""
 
 
-def made_up_flight(work: Path) -> Flight:
+def made_up_flight(work: Path, *, say: Callable[[str], None] = lambda _: None) -> Flight:
     """A flight over a made-up world, made in some seconds and kept.
 
     Args:
         work: folder to keep it in.
+        say: told when it is made.
     """
     from train.world import WorldConfig, make_world
 
@@ -71,10 +73,14 @@ def made_up_flight(work: Path) -> Flight:
         frames_per_flight=_FRAMES,
     )
     if not (world / "world.json").exists():
+        say("making a world to fly over, some seconds")
         make_world(world, config)
     mbtiles = work / "world.mbtiles"
     if not mbtiles.exists():
-        write_mbtiles([ground / "imagery.tif"], mbtiles)
+        half = work / "world.half.mbtiles"
+        half.unlink(missing_ok=True)  # Of a process that was stopped.
+        write_mbtiles([ground / "imagery.tif"], half)
+        half.replace(mbtiles)
     return Flight(
         source=ground / "flight_1" / "frames",
         telemetry=ground / "flight_1" / "telemetry.csv",

@@ -65,7 +65,7 @@ class Effort:
 
     seconds: float = 10.0
     """Of timed calls."""
-    least_calls: int = 10
+    least_calls: int = 30
     """Timed however long they take."""
     quality_s: float = 20.0
     """About what embedding the pictures may take, on the slowest encoder within the limits of how

@@ -1,5 +1,6 @@
 """The matrix on the terminal. Every number in it is in a row."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -98,7 +99,7 @@ def cells_of(row: Row) -> list[str]:
     judged = ["-", "-", "-", "-"]
     if quality is not None:
         judged = [
-            f"{quality['min_cosine']:.4f}",
+            f"{math.floor(quality['min_cosine'] * 1e4) / 1e4:.4f}",  # 1.0000 is 1.
             _share(quality["top1_agreement"]),
             _share(quality["recall_at_1"]),
             _share(quality["success_20m"]),
