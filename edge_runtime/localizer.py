@@ -27,8 +27,9 @@ from edge_runtime.frame_search import PROVEN_LOG_EVIDENCE, FrameSearch, Query, S
 from edge_runtime.frame_views import FrameView, FrameViews
 from edge_runtime.geodesy import check_lat_lon, distance_m
 from edge_runtime.localizer_config import LocalizerConfig
+from edge_runtime.matcher_opening import ResilientMatcher, open_matcher
 from edge_runtime.pose_correction import PoseCorrection
-from edge_runtime.refinement import Match
+from edge_runtime.refinement import FEATURE_REACH_M, FINE_GSD_M, Match, Refiner
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.search_scope import scope_of
 from edge_runtime.sight import Sight, sight_of
@@ -51,6 +52,7 @@ class Localizer:
         config: LocalizerConfig | None = None,
         tracker: TrackerConfig | None = None,
         calibration: Calibration | None = None,
+        matcher: ResilientMatcher | None = None,
     ) -> None:
         """Put opened parts together; `Localizer.open` opens them from folders.
 
@@ -62,6 +64,7 @@ class Localizer:
             config: of the search and refinement.
             tracker: how matches are weighed over time.
             calibration: of the stated accuracy; None states it as assumed.
+            matcher: finds local features in place of SIFT.
         """
         self.bundle, self.index, self.backend, self.camera = bundle, index, backend, camera
         self.config = config or LocalizerConfig()
@@ -71,6 +74,9 @@ class Localizer:
         self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
         deadline = Deadline(self.config.deadline_ms)
         self._search = FrameSearch(index, backend, self._views, self.config, deadline)
+        self.matcher = matcher
+        if matcher is not None:
+            self._search._refiner = Refiner(index.imagery, matcher)
         self._recorder = FixRecorder(
             bundle_id=bundle.id,
             index_id=index.id,
@@ -95,6 +101,7 @@ class Localizer:
         threads: int | None = None,
         calibrated: bool = True,
         false_fix_rate: float | None = None,
+        matcher: Path | str | None = None,
     ) -> "Localizer":
         """Open and verify a bundle and its index, and prove the backend on the probes.
 
@@ -109,6 +116,7 @@ class Localizer:
             calibrated: whether the index's calibration is used, where it has one.
             false_fix_rate: largest share of answered stretches of flight that may be false; the
                 calibration says which belief that takes, in place of the config's.
+            matcher: ONNX file that finds local features in place of SIFT (docs/matcher.md).
 
         Raises:
             SkyfixError: anything is missing, altered, or does not belong together.
@@ -124,7 +132,24 @@ class Localizer:
         if false_fix_rate is not None:
             config = _abstaining(config, calibration, false_fix_rate)
         chosen = open_backend(opened, backend, precision=precision, threads=threads)
-        localizer = cls(opened, satellite_index, chosen, camera, config, calibration=calibration)
+        features = None
+        if matcher is not None:
+            features = open_matcher(
+                Path(matcher),
+                chosen.info,
+                sides_px=sorted({round(v.size_m / FINE_GSD_M) for v in satellite_index.levels}),
+                reach_px=FEATURE_REACH_M / FINE_GSD_M,
+                threads=threads,
+            )
+        localizer = cls(
+            opened,
+            satellite_index,
+            chosen,
+            camera,
+            config,
+            calibration=calibration,
+            matcher=features,
+        )
         localizer.warm_up()
         return localizer
 
@@ -154,8 +179,10 @@ class Localizer:
         self._tracker.start_at(lat_deg, lon_deg, sigma_m)
 
     def close(self) -> None:
-        """Free the backend and close the index."""
+        """Free the backend and the matcher and close the index."""
         self.backend.close()
+        if self.matcher is not None:
+            self.matcher.close()
         self.index.close()
 
     def place(self) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.correlation import GreyPatch, Peak, Warp, correlate, warped
+from edge_runtime.feature_agreement import PairMatcher
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView
 from edge_runtime.imagery import ImageryStore
@@ -35,7 +36,7 @@ REACH_M = 42.0
 MERGE_M = 30.0
 """Candidates nearer than this to a better one share its window."""
 _FINE_REACH_M = 6.0
-_FEATURE_REACH_M = 9.0
+FEATURE_REACH_M = 9.0
 """Features are compared within this distance: wide enough for chance to show as scatter."""
 _FINE_MATCHES = 2
 """How many of the best coarse peaks are repeated at the fine resolution."""
@@ -112,9 +113,15 @@ class Match:
 class Refiner:
     """Refines candidates against one map. Not thread-safe; one per thread."""
 
-    def __init__(self, imagery: ImageryStore) -> None:
+    def __init__(self, imagery: ImageryStore, features: PairMatcher | None = None) -> None:
+        """Take the map.
+
+        Args:
+            imagery: of the map.
+            features: finds local features; SIFT by default.
+        """
         self._imagery = imagery
-        self._features = FeatureMatcher()
+        self._features: PairMatcher = features or FeatureMatcher()
         self._controls: OrderedDict[tuple[float, float], GreyPatch] = OrderedDict()
 
     def refine(
@@ -249,7 +256,7 @@ class Refiner:
         found = self._features.match(
             turned,
             self._window(*centre, size_px, FINE_GSD_M),
-            reach_px=_FEATURE_REACH_M / FINE_GSD_M,
+            reach_px=FEATURE_REACH_M / FINE_GSD_M,
         )
         if found is None:
             return match

@@ -169,6 +169,12 @@ def _add_work(run: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--threads", type=int, help="CPU threads of the encoder; all by default")
     group.add_argument(
+        "--matcher",
+        type=Path,
+        metavar="FILE.onnx",
+        help="learned matcher in place of SIFT features; see docs/matcher.md",
+    )
+    group.add_argument(
         "--false-fix-rate",
         type=float,
         help="abstain so that at most this share of answered stretches of flight is false, as the "
@@ -253,6 +259,11 @@ def run_command(args: argparse.Namespace) -> int:
         **({"calibrated": False} if args.no_calibration else {}),
         **({"terrain": str(args.terrain.resolve())} if args.terrain else {}),
     }
+    if args.matcher is not None:
+        from edge_runtime.matcher_opening import matcher_sha256
+
+        options["matcher"] = str(args.matcher.resolve())
+        options["matcher_sha256"] = matcher_sha256(args.matcher)
     options |= {k: getattr(args, k) for k in _OPTIONAL if getattr(args, k) is not None}
     source = _absolute(args.source)
     settings = RunSettings(
