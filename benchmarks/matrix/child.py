@@ -47,7 +47,7 @@ def measure(task: Task) -> MeasurementRow:
     """Time an encoder, then judge it.
 
     Raises:
-        SkyfixError: it cannot run here, or a trained one fails its gates.
+        SkyfixError: it cannot run here, or fails the gates that it passed when exported.
     """
     before = machine()
     _load_library(task.runtime)
@@ -200,12 +200,12 @@ def _judged(task: Task, runtime: Runtime) -> tuple[Quality, str]:
     """The quality, and what to say of the gates.
 
     Raises:
-        BackendError: a trained encoder that fails the gates flight puts it through.
+        BackendError: an encoder that passed the gates of the export fails those of flight.
     """
     found = load_pictures(task.pictures)
     by, reference = _reference(task)
     told = ""
-    if task.trained and isinstance(runtime, FlownRuntime):
+    if task.gated and isinstance(runtime, FlownRuntime):
         check_probes(Bundle.open(task.bundle), runtime.backend)
     asked = {
         "commit": provenance()["git_commit"],
@@ -220,7 +220,7 @@ def _judged(task: Task, runtime: Runtime) -> tuple[Quality, str]:
         values = json.loads(kept.read_text())
         return Quality(**values["quality"]), str(values["gates"])
     embedded = embed_all(runtime.embed, found, task.batch)
-    if not task.trained and task.precision != "bf16" and isinstance(runtime, FlownRuntime):
+    if not task.gated and task.precision != "bf16" and isinstance(runtime, FlownRuntime):
         try:
             run_gates(embedded.queries, reference.queries, task.precision)
         except GateError as error:

@@ -74,6 +74,8 @@ class Prepared:
     """Where they come from, for the row."""
     trained: bool
     """For finding places: only then a recall says anything."""
+    gated: bool
+    """Its files passed the gates of the export, so its answers must pass them here."""
 
     @property
     def name(self) -> str:
@@ -189,6 +191,7 @@ def prepare(choice: Choice, work: Path, imagery: Path, *, say: Say = lambda _: N
             checkpoint=choice.checkpoint,
             weights=f"given, {bundle.weights_sha256[:12]}",
             trained=not _is_random(choice.checkpoint),
+            gated=True,
         )
     made_of = {
         "maker": _MAKER,
@@ -205,11 +208,12 @@ def prepare(choice: Choice, work: Path, imagery: Path, *, say: Say = lambda _: N
         checkpoint=folder / "checkpoint",
         weights=weights,
         trained=False,
+        gated=choice.weights is not None,
     )
     try:
         Bundle.open(done.bundle)
     except BundleError:
-        say(f"{choice.name}: exporting, about {4 + choice.gmac * 4:.0f} s")
+        say(f"{choice.name}: exporting, about {8 + 1.5 * choice.gmac:.0f} s")
         folder.mkdir(parents=True, exist_ok=True)
         _make(choice, folder, imagery)
     return done

@@ -166,6 +166,7 @@ def _task(place: Workplace, cell: Cell, run: int, prepared: Prepared, folder: Pa
         encoder=cell.encoder,
         weights=prepared.weights,
         trained=prepared.trained,
+        gated=prepared.gated,
         bundle=prepared.bundle,
         checkpoint=prepared.checkpoint,
         runtime=cell.runtime,

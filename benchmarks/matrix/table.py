@@ -168,7 +168,7 @@ def print_plan(
     console = Console(soft_wrap=False)
     console.print(table)
     console.print(
-        f"{runs * len(planned)} measurements, at most {total_s / 60:.0f} minutes: what this "
+        f"{runs * len(planned)} measurements, about {total_s / 60:.0f} minutes: what this "
         "machine cannot run takes a second or two. Making encoders comes on top, once: from "
         "seconds to some minutes each.",
         highlight=False,

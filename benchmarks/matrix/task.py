@@ -17,6 +17,8 @@ class Task:
     """Where they come from."""
     trained: bool
     """For finding places."""
+    gated: bool
+    """Its files passed the gates of the export."""
     bundle: Path
     checkpoint: Path | None
     runtime: RuntimeName

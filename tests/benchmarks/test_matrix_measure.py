@@ -71,7 +71,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, st
     def prepared(_place: object, choice: Choice, *_others: object) -> tuple[Prepared, Path]:
         return (
             Prepared(
-                choice=choice, bundle=tmp_path, checkpoint=None, weights="random", trained=False
+                choice=choice,
+                bundle=tmp_path,
+                checkpoint=None,
+                weights="random",
+                trained=False,
+                gated=False,
             ),
             tmp_path,
         )
@@ -185,7 +190,8 @@ def test_an_encoder_that_cannot_be_made_is_a_reason_for_each_of_its_rows(
 def _task(place: Workplace) -> Task:
     nothing = place.work / "nothing"
     return Task(
-        encoder="small-64", weights="random", trained=False, bundle=nothing, checkpoint=None,
+        encoder="small-64", weights="random", trained=False, gated=False, bundle=nothing,
+        checkpoint=None,
         runtime="ort-cpu", precision="fp32", batch=1, threads=1, run=0, seconds=1.0, least_calls=1,
         pictures=nothing, ceilings=nothing, reference=nothing, kept=nothing, engines=nothing,
         out=place.out,
