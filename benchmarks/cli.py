@@ -60,14 +60,19 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn deliberate errors into one line and exit status 2."""
+    """Parse, run, and turn deliberate errors into one line and exit status 2.
+
+    Returns:
+        The command's own exit status, which only those that judge have; 0 for others.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
 
-    def run() -> None:
+    def run() -> int | None:
         _check_command(arguments)
         args = _parser().parse_args(arguments)
         args.command_line = shlex.join(["python", "-m", "benchmarks", *arguments])
-        args.run(args)
+        status: int | None = args.run(args)
+        return status
 
     return run_command("benchmarks", run, stopped="stopped; rows written so far are kept")
 
@@ -253,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    add: Any, run: Callable[[argparse.Namespace], None], purpose: str
+    add: Any, run: Callable[[argparse.Namespace], int | None], purpose: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = add.add_parser(
         run.__name__,

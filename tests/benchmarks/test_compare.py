@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.cli import main
 from benchmarks.compare.interleave import Side, interleave
 from benchmarks.compare.metrics import METRICS, metric_named
 from benchmarks.compare.pairing import comparison_key, label_of, pair_rows
@@ -355,6 +356,20 @@ def test_the_exit_status_is_1_for_a_regression_only(
     after = write(tmp_path / "after.jsonl", series([after_ms] * 8))
     assert run_command(add_compare, "compare", before, after) == status
     assert "small-128 ort-cpu fp32" in capsys.readouterr().out
+
+
+def test_the_program_ends_with_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {}
+    for name, slower in (("before", 1.0), ("equal", 1.0), ("slower", 1.1)):
+        rows = series([slower * (1.0 + 0.001 * k) for k in range(12)])
+        files[name] = write(tmp_path / f"{name}.jsonl", rows)
+    words = ["compare", str(files["before"])]
+    assert main([*words, str(files["equal"])]) == 0
+    assert main([*words, str(files["slower"])]) == 1
+    assert "slower" in capsys.readouterr().out
+    assert main([*words, str(tmp_path / "missing.jsonl")]) == 2
 
 
 def test_what_does_not_run_any_more_is_a_regression(tmp_path: Path) -> None:
