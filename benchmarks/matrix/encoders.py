@@ -213,7 +213,10 @@ def prepare(choice: Choice, work: Path, imagery: Path, *, say: Say = lambda _: N
     try:
         Bundle.open(done.bundle)
     except BundleError:
-        say(f"{choice.name}: exporting, about {8 + 1.5 * choice.gmac:.0f} s")
+        took = f"about {8 + 1.5 * choice.gmac:.0f} s"
+        if choice.weights is not None:
+            took = "through the gates, some minutes"
+        say(f"{choice.name}: exporting, {took}")
         folder.mkdir(parents=True, exist_ok=True)
         _make(choice, folder, imagery)
     return done
