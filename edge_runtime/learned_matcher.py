@@ -22,9 +22,11 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-CELL_PX = 6
-"""Of the points in a square of the view of this side only the surest counts: what lies closer is
-seen by the same pixels, so its agreement is no news, and the evidence assumes independence."""
+CELL_PX = 20
+"""Of the points in a square of the view of this side only the surest counts. A network sees much
+ground around each point, so near ones are wrong together, and the evidence takes them for
+independent witnesses. With a small network 940 pairs of unrelated places gave 49 that were believed
+with squares of 6 pixels (evidence up to 43), 16 with 12, 1 with 16, none with 20."""
 _EDGE_PX = 4
 """Points this near to the border of what was seen may be the border's and not the ground's."""
 

@@ -1,5 +1,6 @@
 """Opening a learned matcher beside the encoder: proven on a drawn picture, with SIFT behind it."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from edge_runtime.artefact import sha256_of
 from edge_runtime.backends.protocol import BackendInfo
 from edge_runtime.correlation import GreyPatch
 from edge_runtime.errors import BackendError, InputError
-from edge_runtime.feature_agreement import FeatureMatch
-from edge_runtime.learned_matcher import LearnedMatcher, unreadable
+from edge_runtime.feature_agreement import MIN_INLIERS, FeatureMatch
+from edge_runtime.learned_matcher import CELL_PX, LearnedMatcher, unreadable
 from edge_runtime.local_features import FeatureMatcher
 from edge_runtime.sources.notices import Notices
 
@@ -80,9 +81,17 @@ def open_matcher(
         threads: on the CPU; by default one for each core this process may use.
 
     Raises:
-        BackendError: it cannot be run here, or does not match.
+        BackendError: it cannot be run here, does not match, or the patches are too small for it.
         InputError: there is no such file.
     """
+    smallest = min(sides_px)
+    if math.ceil(smallest / CELL_PX) ** 2 < 2 * MIN_INLIERS:
+        msg = (
+            f"the map's tiles are compared at {smallest} pixels, which hold too few independent "
+            f"points for a matcher; expected more than {3 * CELL_PX}. Make an index with larger "
+            "tiles, or fly without --matcher"
+        )
+        raise BackendError(msg)
     on_gpu = encoder.name in ("ort-cuda", "ort-tensorrt", "tensorrt")
     provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     learned = LearnedMatcher(path, provider=provider, threads=threads)

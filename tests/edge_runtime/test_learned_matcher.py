@@ -284,23 +284,28 @@ class Scripted(LearnedMatcher):
         return self.found
 
 
-def spread_points(count: int) -> F64:
-    return np.random.default_rng(8).uniform(10, 80, (count, 2))
+WIDE_PX = 300
+
+
+def spread_points() -> F64:
+    """One in each of 100 squares."""
+    corners = np.stack(np.meshgrid(*2 * [np.arange(2, 12) * CELL_PX]), axis=-1).reshape(-1, 2)
+    return corners + np.random.default_rng(8).uniform(0, CELL_PX, corners.shape)
 
 
 def blank() -> GreyPatch:
     return GreyPatch(
-        np.zeros((SIDE_PX, SIDE_PX), np.uint8), np.full((SIDE_PX, SIDE_PX), 255, np.uint8)
+        np.zeros((WIDE_PX, WIDE_PX), np.uint8), np.full((WIDE_PX, WIDE_PX), 255, np.uint8)
     )
 
 
 def test_many_points_on_one_spot_are_one_witness() -> None:
     crowd = np.random.default_rng(1).uniform(42.1, 47.9, (500, 2))
     pairs = PointPairs(crowd, crowd + MOVED, np.ones(500))
-    assert 42 % CELL_PX == 0
+    assert 42 // CELL_PX == 48 // CELL_PX
     assert Scripted(pairs).match(blank(), blank(), reach_px=12.0) is None
-    alone = spread_points(30)
-    pairs = PointPairs(alone, alone + MOVED, np.ones(30))
+    alone = spread_points()
+    pairs = PointPairs(alone, alone + MOVED, np.ones(100))
     once = Scripted(pairs).match(blank(), blank(), reach_px=12.0)
     ten_times = PointPairs(*(np.repeat(values, 10, axis=0) for values in pairs))
     again = Scripted(ten_times).match(blank(), blank(), reach_px=12.0)
@@ -310,21 +315,21 @@ def test_many_points_on_one_spot_are_one_witness() -> None:
 
 
 def test_of_points_on_one_spot_the_surest_counts() -> None:
-    points = spread_points(30)
+    points = spread_points()
     wrong = np.random.default_rng(9).uniform(-8, 8, points.shape)
     for sure, inliers in ((0.9, True), (0.1, False)):
         pairs = PointPairs(
             np.concatenate([points, points]),
             np.concatenate([points + MOVED, points + wrong]),
-            np.repeat([sure, 0.5], 30),
+            np.repeat([sure, 0.5], 100),
         )
         match = Scripted(pairs).match(blank(), blank(), reach_px=12.0)
-        assert (match is not None and match.inliers > 20) == inliers
+        assert (match is not None and match.inliers == 100) == inliers
 
 
 def test_points_farther_apart_than_the_reach_are_not_compared() -> None:
-    points = spread_points(30)
-    pairs = PointPairs(points, points + 3 * MOVED, np.ones(30))
+    points = spread_points()
+    pairs = PointPairs(points, points + 3 * MOVED, np.ones(100))
     assert Scripted(pairs).match(blank(), blank(), reach_px=9.0) is None
     assert Scripted(pairs).match(blank(), blank(), reach_px=10.0) is not None
 
@@ -333,7 +338,7 @@ def test_chance_is_judged_as_for_sift() -> None:
     rng = np.random.default_rng(10)
     believed = 0
     for _ in range(200):
-        points = rng.uniform(5, 90, (150, 2))
+        points = rng.uniform(20, 280, (150, 2))
         angle, radius = rng.uniform(0, 2 * np.pi, 150), 12 * np.sqrt(rng.uniform(0, 1, 150))
         off = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
         pairs = PointPairs(points, points + off, rng.uniform(0, 1, 150))
@@ -512,6 +517,11 @@ def test_a_file_that_does_not_match_is_found_on_the_ground(
 
     with pytest.raises(BackendError, match=said):
         opened(make_matcher(alter=alter))
+
+
+def test_tiles_too_small_to_prove_anything_are_refused(matcher_file: Path) -> None:
+    with pytest.raises(BackendError, match="compared at 60 pixels, which hold too few"):
+        open_matcher(matcher_file, ENCODER, sides_px=[60, SIDE_PX], reach_px=12.0)
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
