@@ -103,12 +103,10 @@ class Flight:
         statuses: Counter[str] = Counter()
         times_ms: deque[float] = deque(maxlen=_RECENT)
         dropped = missed = 0
+        parts = (log, self.source, self.states, *self.outboxes, self.recorder, self.page)
         told: Sequence[TellsEvents] = [
-            part
-            for part in (log, self.source, self.states, *self.outboxes, self.recorder, self.page)
-            if part is not None
+            part for part in (*parts, self.localizer.matcher, *self.others) if part is not None
         ]
-        told = [*told, *self.others]
         total = self.source.count()
         stopped = False
         self.notifier.ready()

@@ -1,6 +1,6 @@
 """Opening everything that a run's settings name, and checking that it belongs together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -8,10 +8,8 @@ from typing import Any
 
 from edge_runtime.backends.protocol import BACKENDS, BackendName
 from edge_runtime.camera import Camera
-from edge_runtime.deadline import Effort
 from edge_runtime.errors import InputError
-from edge_runtime.fix import Fix
-from edge_runtime.flight import Flight, TellsEvents
+from edge_runtime.flight import Flight
 from edge_runtime.flight_camera import CAMERA_OPTIONS, camera_of
 from edge_runtime.flight_log import RunSettings
 from edge_runtime.localizer import Localizer
@@ -20,7 +18,7 @@ from edge_runtime.matcher_opening import require_matcher
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.sources.devices import check_device
 from edge_runtime.sources.opening import open_frames
-from edge_runtime.sources.protocol import Frame, FrameSource
+from edge_runtime.sources.protocol import FrameSource
 from edge_runtime.sources.uri import parse_source
 from edge_runtime.states.opening import open_states
 from edge_runtime.states.photos import PhotoStates
@@ -44,17 +42,6 @@ _OTHERS = (
 _NOT_OF_THE_LOCALIZER = frozenset(
     {*_SOURCE_OPTIONS, *_STATE_OPTIONS, *_TERRAIN_OPTIONS, *_OTHERS, *CAMERA_OPTIONS}
 )
-
-
-class _FlightThatTells(Flight):
-    """A flight whose records hold what its matcher has to say."""
-
-    def step(
-        self, frame: Frame, told: Sequence[TellsEvents] = (), *, effort: Effort | None = None
-    ) -> Fix:
-        """As any flight."""
-        matcher = self.localizer.matcher
-        return super().step(frame, told if matcher is None else (*told, matcher), effort=effort)
 
 
 @contextmanager
@@ -95,7 +82,7 @@ def opened(settings: RunSettings) -> Iterator[Flight]:
             # A camera comes last, so that no frame waits and grows old while an encoder loads.
             source = open_frames(settings.source, **of_source)
             stack.callback(source.close)
-        flight = _FlightThatTells(
+        flight = Flight(
             source=source,
             states=states,
             localizer=localizer,

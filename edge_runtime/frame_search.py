@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge_runtime.backends.protocol import Backend
 from edge_runtime.deadline import Deadline, Effort
+from edge_runtime.feature_agreement import PairMatcher
 from edge_runtime.frame_views import FrameView, FrameViews
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView
@@ -77,11 +78,22 @@ class FrameSearch:
         views: FrameViews,
         config: LocalizerConfig,
         deadline: Deadline,
+        *,
+        features: PairMatcher | None = None,
     ) -> None:
-        """Put together what a search needs; `views` made the queries' views."""
+        """Put together what a search needs.
+
+        Args:
+            index: to look in.
+            backend: runs the encoder.
+            views: makes the queries' views.
+            config: of the search.
+            deadline: says what can be afforded.
+            features: finds local features; SIFT by default.
+        """
         self._index, self._backend, self._views = index, backend, views
         self._config, self._deadline = config, deadline
-        self._refiner = Refiner(index.imagery)
+        self._refiner = Refiner(index.imagery, features)
         self._usual = UsualSimilarity(index)
         self.close_only = False
         """Whether the last frame had nothing but a close look, which proved too little."""

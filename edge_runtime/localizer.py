@@ -29,7 +29,7 @@ from edge_runtime.geodesy import check_lat_lon, distance_m
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.matcher_opening import ResilientMatcher, open_matcher
 from edge_runtime.pose_correction import PoseCorrection
-from edge_runtime.refinement import FEATURE_REACH_M, FINE_GSD_M, Match, Refiner
+from edge_runtime.refinement import FEATURE_REACH_M, FINE_GSD_M, Match
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.search_scope import scope_of
 from edge_runtime.sight import Sight, sight_of
@@ -73,10 +73,10 @@ class Localizer:
         self._views = FrameViews(camera, bundle.spec, index.levels, self.config.height_range_m)
         self._correction = PoseCorrection(self.config.yaw_sigma_deg, self.config.scale_sigma)
         deadline = Deadline(self.config.deadline_ms)
-        self._search = FrameSearch(index, backend, self._views, self.config, deadline)
         self.matcher = matcher
-        if matcher is not None:
-            self._search._refiner = Refiner(index.imagery, matcher)
+        self._search = FrameSearch(
+            index, backend, self._views, self.config, deadline, features=matcher
+        )
         self._recorder = FixRecorder(
             bundle_id=bundle.id,
             index_id=index.id,
