@@ -36,6 +36,8 @@ from edge_runtime.flight_log import read_log
 Say = Callable[[str], None]
 
 LOG, SAMPLES, HEARD = "fixes.jsonl", "samples.csv", "heard.csv"
+MADE_BY = "made_by.json"
+"""Version and commit when it began: an hour later the checkout may be another one."""
 _TABLE, _MAP = "track.csv", "track.geojson"
 _END_S = 60.0
 
@@ -111,6 +113,7 @@ def soak(plan: SoakPlan, *, say: Say = lambda _line: None) -> SoakRow:
         raise InputError(msg)
     _check_rate(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
+    (plan.folder / MADE_BY).write_text(json.dumps(provenance()))
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
         (plan.folder / "stderr.txt").open("wb") as words,
@@ -154,7 +157,7 @@ def judge(folder: Path, *, exit_status: int = 0) -> SoakRow:
     settled = [s for s in samples if s.t_s >= settled_s]
     last = records[-1] if records else None
     return SoakRow(
-        **provenance(),
+        **json.loads((folder / MADE_BY).read_text()),
         seconds=seconds,
         records_per_s=len(records) / seconds,
         settled_s=settled_s,
