@@ -154,7 +154,7 @@ def quantise(
     passed, reason = _verdict(best, target, limits, search.failure)
     chosen = best[0].names if best else frozenset()
     if passed and best:
-        write_atomically(out, _finished(best[0].model, graph.base, target, reason))
+        write_atomically(out, finished_int8(best[0].model, graph.base, target, reason))
     macs = {layer.name: layer.macs for layer in graph.layers}
     return QuantisedEncoder(
         target=target,
@@ -205,8 +205,18 @@ def _verdict(
     return True, f"passes the gates ({gates}); {took}"
 
 
-def _finished(model: ModelProto, base: Path, target: Int8Target, reason: str) -> bytes:
-    """The file's bytes, with the metadata of what was quantised and what INT8 adds."""
+def finished_int8(model: ModelProto, base: Path, target: Int8Target, reason: str) -> bytes:
+    """A quantised graph as a file: with every type and shape, which the quantiser leaves out.
+
+    Args:
+        model: with Q/DQ; changed.
+        base: the file that was quantised, whose metadata it keeps.
+        target: which backend it is for.
+        reason: what the metadata says of INT8.
+
+    Returns:
+        The file's bytes, checked by ONNX.
+    """
     source = onnx.load(base, load_external_data=False)
     metadata = {entry.key: entry.value for entry in source.metadata_props}
     metadata |= {"skyfix.precision": "int8", "skyfix.int8_target": target, "skyfix.int8": reason}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from benchmarks.energy.meter import measured, open_meter
 from benchmarks.latency import on_cpu
 from benchmarks.machine import after_work, machine
+from benchmarks.matrix.device_stages import device_stages, stages_note
 from benchmarks.matrix.pictures import load_pictures
 from benchmarks.matrix.quality import Embedded, embed_all, quality
 from benchmarks.matrix.runtimes import FlownRuntime, Runtime, open_runtime
@@ -39,6 +40,8 @@ U8 = npt.NDArray[np.uint8]
 _LIBRARIES = {"torch": "torch", "ort": "onnxruntime", "openvino": "openvino"}
 _WARMUP_CALLS = 3
 _WARMUP_SHARE = 0.1
+_STAGES_SHARE = 0.2
+"""Of the seconds: more calls, after the total's, for its parts."""
 _VARIED = 8
 """Different calls' worth of pictures, taken in turn."""
 
@@ -58,7 +61,13 @@ def measure(task: Task) -> MeasurementRow:
     here = after_work(before)
     memory = watch.memory()
     summary = times.summary(items_per_call=task.batch)
-    notes = [*runtime.info.notes, clock_cost_ns().note(summary.p50_ms)]
+    stages = device_stages(
+        runtime,
+        _calls(task),
+        seconds=_STAGES_SHARE * task.seconds,
+        least_calls=task.least_calls,
+    )
+    notes = [*runtime.info.notes, clock_cost_ns().note(summary.p50_ms), stages_note(stages)]
     judged, gates = _judged(task, runtime)
     limit, doubt = _limit(task, runtime, summary.p50_ms)
     notes += [gates, doubt]
@@ -88,7 +97,7 @@ def measure(task: Task) -> MeasurementRow:
         bundle_id=bundle.id,
         machine=here,
         time=summary,
-        stages={},
+        stages=stages,
         memory=memory,
         load_s=info.load_s,
         build_s=info.build_s,

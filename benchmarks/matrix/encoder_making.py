@@ -30,7 +30,7 @@ from export.onnx_encoder import check_structure, encoder_to_onnx, set_metadata
 from export.paired_latency import paired_latency
 from export.probes import probe_images, resize_probes
 from export.qdq_graph import QdqGraph
-from export.quantisation import has_vnni
+from export.quantisation import finished_int8, has_vnni
 from train.encoder import Checkpoint, load_checkpoint, save_checkpoint
 
 U8 = npt.NDArray[np.uint8]
@@ -79,7 +79,9 @@ def timed_bundle(opened: Checkpoint, out: Path, imagery: Path) -> None:
         meta["precisions"]["fp16"] = _entry(_written(half, folder / "encoder.fp16.onnx"))
         del full, half
         int8, what = _int8(fp32, images)
-        path = _written(_typed(int8, fp32), folder / "encoder.int8.onnx")
+        path = folder / "encoder.int8.onnx"
+        path.write_bytes(finished_int8(int8, fp32, "cpu", NOT_JUDGED))
+        check_structure(path)
         meta["precisions"]["int8"] = _entry(path) | {"target": "cpu", "quantised": what}
 
 
@@ -101,21 +103,6 @@ def _int8(fp32: Path, images: U8) -> tuple[onnx.ModelProto, str]:
     if found.ratio < 1:
         return other, "all but depthwise convolutions"
     return model, "every layer"
-
-
-def _typed(model: onnx.ModelProto, base: Path) -> onnx.ModelProto:
-    """The quantised graph with every value's type and shape, which the quantiser leaves out."""
-    source = onnx.load(base, load_external_data=False)
-    made = {name for node in model.graph.node for name in node.output}
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(v for v in source.graph.value_info if v.name in made)
-    del model.opset_import[:]
-    model.opset_import.extend(source.opset_import)
-    typed = onnx.shape_inference.infer_shapes(
-        model, check_type=True, strict_mode=True, data_prop=True
-    )
-    set_metadata(typed, precision="int8")
-    return typed
 
 
 def _written(model: onnx.ModelProto, path: Path) -> Path:

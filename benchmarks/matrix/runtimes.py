@@ -167,14 +167,12 @@ def _backend(
         from edge_runtime.backends.openvino_cpu import OpenVinoBackend
 
         return OpenVinoBackend(bundle, precision=precision, threads=threads)
-    if name == "tensorrt":
+    if name in ("tensorrt", "tensorrt-no-graph"):
         from edge_runtime.backends.trt import TensorRtBackend
 
-        return TensorRtBackend(bundle, precision=precision, engines=engines)
-    if name == "tensorrt-no-graph":
-        from benchmarks.matrix.launched_engine import LaunchedEngine
-
-        return LaunchedEngine(bundle, precision=precision, engines=engines)
+        return TensorRtBackend(
+            bundle, precision=precision, engines=engines, cuda_graph=name == "tensorrt"
+        )
     from edge_runtime.backends.ort import OrtBackend
     from edge_runtime.backends.trt_ort_cache import open_ort_tensorrt
 

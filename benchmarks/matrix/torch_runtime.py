@@ -1,5 +1,6 @@
 """PyTorch, eager or compiled: on the GPU where there is one, else on the CPU."""
 
+import itertools
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from benchmarks.matrix.plan import Number
 from benchmarks.matrix.runtimes import RuntimeInfo
+from edge_runtime.backends.trt import DEVICE_STAGES
 from edge_runtime.errors import BackendError
 from train.encoder import load_checkpoint
 
@@ -70,10 +72,39 @@ class TorchRuntime:
         try:
             found = self._encoder(torch.from_numpy(images).to(self._device))
         except Exception as error:  # Whatever compilers and kernels raise.
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            msg = f"torch cannot run it: {type(error).__name__}: {' '.join(lines[:2])[:300]}"
-            raise BackendError(msg) from error
+            raise _cannot(error) from error
         return np.asarray(found.float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def stages_ms(self, images: U8) -> dict[str, float]:
+        """Embed once more, with CUDA events around the parts that `embed` has.
+
+        Args:
+            images: (N, H, W, 3) uint8, RGB. Copied from memory that is not pinned.
+
+        Returns:
+            Each of `DEVICE_STAGES`, ms; empty on a CPU.
+
+        Raises:
+            BackendError: torch cannot run it here.
+        """
+        if self._device.type != "cuda":
+            return {}
+        try:
+            event = torch.cuda.Event
+            marks = [event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call]
+            marks[0].record()
+            there = torch.from_numpy(images).to(self._device)
+            marks[1].record()
+            found = self._encoder(there).float()
+            marks[2].record()
+            found.cpu()
+            marks[3].record()
+            torch.cuda.synchronize()
+            parts = [begin.elapsed_time(end) for begin, end in itertools.pairwise(marks)]
+        except Exception as error:  # Whatever compilers and kernels raise.
+            raise _cannot(error) from error
+        return dict(zip(DEVICE_STAGES, parts, strict=True))
 
     def synchronise(self) -> None:
         """Wait for the GPU; nothing to wait for on a CPU."""
@@ -82,3 +113,9 @@ class TorchRuntime:
 
     def close(self) -> None:
         """Nothing is held that the process does not free."""
+
+
+def _cannot(error: Exception) -> BackendError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
+    return BackendError(f"torch cannot run it: {what}")

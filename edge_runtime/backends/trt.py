@@ -22,6 +22,8 @@ from edge_runtime.errors import EngineError
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
+DEVICE_STAGES = ("host-to-device", "GPU", "device-to-host")
+"""Parts of a call that a GPU's own clock tells apart."""
 _PREFERRED: tuple[Precision, ...] = ("fp16", "int8", "fp32")
 
 
@@ -35,6 +37,7 @@ class TensorRtBackend:
         precision: Precision | None = None,
         engines: Path | None = None,
         notes: tuple[str, ...] = (),
+        cuda_graph: bool = True,
     ) -> None:
         """Choose, verify and load a fresh engine.
 
@@ -43,6 +46,8 @@ class TensorRtBackend:
             precision: of the engine; by default fp16 where there is a fresh one.
             engines: folder of engines; by default in the bundle.
             notes: to be shown in `info`.
+            cuda_graph: run one image as a CUDA graph; without, its kernels are launched one by
+                one, which is for comparing.
 
         Raises:
             EngineError: no GPU, no TensorRT, or no fresh engine: each is named with its remedy.
@@ -55,7 +60,7 @@ class TensorRtBackend:
         # Only now: both load TensorRT and pycuda.
         from edge_runtime.backends.trt_runner import TensorRtRunner
 
-        self._runner = TensorRtRunner(plan, record)
+        self._runner = TensorRtRunner(plan, record, cuda_graph=cuda_graph)
         self.info = BackendInfo(
             name="tensorrt",
             provider="TensorRT",
@@ -76,6 +81,23 @@ class TensorRtBackend:
         """
         require_images(images, self._shape)
         return self._runner.embed(images)
+
+    def stages_ms(self, images: U8) -> dict[str, float]:
+        """Embed one batch and read the parts of it from the GPU's clock: to measure, not to fly.
+
+        Args:
+            images: (N, H, W, 3) uint8, RGB; at most as many as the engine takes.
+
+        Returns:
+            Each of `DEVICE_STAGES`, ms, as `trtexec` reports H2D latency, GPU compute time and D2H
+            latency.
+
+        Raises:
+            InputError: of another shape, no images, or more than one batch.
+            BackendError: TensorRT or CUDA fails.
+        """
+        require_images(images, self._shape)
+        return dict(zip(DEVICE_STAGES, self._runner.stages_ms(images), strict=True))
 
     def close(self) -> None:
         """Free what is on the GPU. Calling it twice is harmless."""

@@ -19,7 +19,7 @@ import tensorrt as trt
 from edge_runtime.backends.trt_cuda_graph import CudaGraph
 from edge_runtime.backends.trt_logger import TensorRtLog
 from edge_runtime.engine_store import EngineRecord
-from edge_runtime.errors import BackendError, EngineError
+from edge_runtime.errors import BackendError, EngineError, InputError
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -88,12 +88,14 @@ def deserialized(
 class TensorRtRunner:
     """Runs one plan. Not thread-safe; one per thread."""
 
-    def __init__(self, plan: bytes, record: EngineRecord) -> None:
+    def __init__(self, plan: bytes, record: EngineRecord, *, cuda_graph: bool = True) -> None:
         """Deserialise a verified plan and allocate all that it needs.
 
         Args:
             plan: bytes whose sha256 was compared with the sidecar.
             record: the sidecar.
+            cuda_graph: record one image's work as a graph; without, kernels are launched one by
+                one.
 
         Raises:
             EngineError: TensorRT cannot deserialise it, or it is not what the sidecar says.
@@ -109,6 +111,10 @@ class TensorRtRunner:
         with current_context():
             try:
                 self._open(plan, record)
+                if cuda_graph:
+                    self._record_single_image()
+                else:
+                    self.notes.append("without a CUDA graph, as asked")
             except BaseException:
                 self._free()
                 raise
@@ -124,7 +130,6 @@ class TensorRtRunner:
         self._device_images = cuda.mem_alloc(self._host_images.nbytes)
         self._device_embeddings = cuda.mem_alloc(self._host_embeddings.nbytes)
         self._contexts = [self._context(k) for k in range(len(record.profiles))]
-        self._record_single_image()
 
     def _check(self, record: EngineRecord) -> None:
         """Refuse a plan that is not what its sidecar says."""
@@ -225,9 +230,53 @@ class TensorRtRunner:
 
     def _run(self, batch: int) -> F32:
         """Run what lies in the pinned input; the result is a view of the pinned output."""
-        stream, context = self._stream, self._contexts[min(batch, len(self._contexts)) - 1]
+        stream = self._stream
         host = self._host_embeddings[:batch]
         cuda.memcpy_htod_async(self._device_images, self._host_images[:batch], stream)
+        self._launch(batch)
+        cuda.memcpy_dtoh_async(host, self._device_embeddings, stream)
+        stream.synchronize()
+        return host
+
+    def stages_ms(self, images: U8) -> tuple[float, float, float]:
+        """Run one batch with the stream's own marks around its parts.
+
+        Args:
+            images: (N, H, W, 3) uint8, RGB; one batch. Filling the pinned input is in no part.
+
+        Returns:
+            Milliseconds by CUDA events: the copy in, the engine, the copy out.
+
+        Raises:
+            InputError: no images, or more than one batch.
+            BackendError: TensorRT or CUDA fails.
+        """
+        batch = len(images)
+        if not 1 <= batch <= self._max_batch:
+            msg = f"{batch} images; expected 1 to {self._max_batch}, which {self._name} takes"
+            raise InputError(msg)
+        with current_context():
+            stream = self._stream
+            began, copied, computed, ended = (cuda.Event(0) for _ in range(4))
+            self._host_images[:batch] = images
+            began.record(stream)
+            cuda.memcpy_htod_async(self._device_images, self._host_images[:batch], stream)
+            copied.record(stream)
+            self._launch(batch)
+            computed.record(stream)
+            host = self._host_embeddings[:batch]
+            cuda.memcpy_dtoh_async(host, self._device_embeddings, stream)
+            ended.record(stream)
+            stream.synchronize()
+            return (
+                float(copied.time_since(began)),
+                float(computed.time_since(copied)),
+                float(ended.time_since(computed)),
+            )
+
+    def _launch(self, batch: int) -> None:
+        """Give the engine's work on what lies on the GPU to the stream."""
+        stream, context = self._stream, self._contexts[min(batch, len(self._contexts)) - 1]
         if batch == 1 and self._graph is not None:
             self._graph.launch()
         else:
@@ -236,9 +285,6 @@ class TensorRtRunner:
                 stream.synchronize()
                 msg = f"TensorRT cannot run {self._name} on {batch} images: {self._log.why()}"
                 raise BackendError(f"{msg}. Build it again with: skyfix engine build")
-        cuda.memcpy_dtoh_async(host, self._device_embeddings, stream)
-        stream.synchronize()
-        return host
 
     def close(self) -> None:
         """Free everything on the GPU. Calling it twice is harmless."""

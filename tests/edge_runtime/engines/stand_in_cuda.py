@@ -47,6 +47,9 @@ class Gpu:
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.capturing: dict[int, list[Callable[[], None]]] = {}
         self.recorded: dict[int, list[Callable[[], None]]] = {}
+        self.now_ms = 0.0
+        """The GPU's own clock; work moves it on when it runs."""
+        self.copy_in_ms, self.compute_ms, self.copy_out_ms = 0.25, 2.0, 0.125
         self.launches = 0
         self.plain_runs = 0
         self.pushed = 0
@@ -185,6 +188,26 @@ def make_pycuda(gpu: Gpu) -> ModuleType:
             for work in waiting:
                 work()
 
+    class Event:
+        def __init__(self, flags: int = 0) -> None:
+            gpu.require_context()
+            self._at_ms: float | None = None
+
+        def record(self, stream: Stream | None = None) -> "Event":
+            assert stream is not None, "an event of the default stream waits for all others"
+
+            def mark() -> None:
+                self._at_ms = gpu.now_ms
+
+            gpu.given(stream.handle, mark)
+            return self
+
+        def time_since(self, event: "Event") -> float:
+            gpu.require_context()
+            assert self._at_ms is not None, "the event has not happened yet"
+            assert event._at_ms is not None, "the event has not happened yet"
+            return self._at_ms - event._at_ms
+
     class DeviceAllocation:
         def __init__(self, size: int) -> None:
             self._address = 1 << 20 | len(gpu.memory) << 8
@@ -214,6 +237,7 @@ def make_pycuda(gpu: Gpu) -> ModuleType:
         def copy() -> None:
             data = src.tobytes()
             gpu.memory[int(dest)][: len(data)] = data
+            gpu.now_ms += gpu.copy_in_ms
 
         gpu.given(stream.handle, copy)
 
@@ -223,6 +247,7 @@ def make_pycuda(gpu: Gpu) -> ModuleType:
         def copy() -> None:
             data = bytes(gpu.memory[int(src)][: dest.nbytes])
             dest[...] = np.frombuffer(data, dest.dtype).reshape(dest.shape)
+            gpu.now_ms += gpu.copy_out_ms
 
         gpu.given(stream.handle, copy)
 
@@ -231,6 +256,7 @@ def make_pycuda(gpu: Gpu) -> ModuleType:
         Device=Device,
         Context=Context,
         Stream=Stream,
+        Event=Event,
         Error=Error,
         MemoryError=CudaMemoryError,
         mem_alloc=mem_alloc,

@@ -310,6 +310,7 @@ def make_tensorrt(gpu: "Gpu") -> ModuleType:
                 if gpu.wrong_from is not None and shape[0] >= gpu.wrong_from:
                     found = found[:, ::-1]
                 gpu.memory[addresses["embeddings"]][: found.nbytes] = found.tobytes()
+                gpu.now_ms += gpu.compute_ms
 
             gpu.given(stream_handle, work)
             return True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.backends.protocol import Backend, check_probes, open_backend
-from edge_runtime.backends.trt import TensorRtBackend
+from edge_runtime.backends.trt import DEVICE_STAGES, TensorRtBackend
 from edge_runtime.backends.trt_engines import build_engine
 from edge_runtime.bundle import Bundle
 from edge_runtime.engine_files import write_engine
@@ -134,6 +134,43 @@ def test_where_graphs_do_not_work_it_runs_without_and_says_so(
     (said,) = backend.info.notes
     assert note in said
     backend.close()
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("slow", ["copy_in_ms", "compute_ms", "copy_out_ms"])
+def test_5_ms_on_the_gpu_appear_in_their_stage_alone(
+    gpu: "Gpu", bundle: Bundle, slow: str, batch: int, cuda_graph: bool
+) -> None:
+    backend = TensorRtBackend(bundle, cuda_graph=cuda_graph)
+    setattr(gpu, slow, getattr(gpu, slow) + 5.0)
+    stage = dict(zip(("copy_in_ms", "compute_ms", "copy_out_ms"), DEVICE_STAGES, strict=True))[slow]
+    expected = {"host-to-device": 0.25, "GPU": 2.0, "device-to-host": 0.125}
+    expected[stage] += 5.0
+    gpu.launches = 0
+    assert backend.stages_ms(images(batch)) == pytest.approx(expected)
+    assert gpu.launches == (cuda_graph and batch == 1)
+    backend.close()
+    assert gpu.memory == {}
+
+
+def test_stages_are_those_of_one_batch(bundle: Bundle) -> None:
+    backend = TensorRtBackend(bundle)
+    for count in (0, 5):
+        with pytest.raises(InputError, match=f"{count} images; expected 1 to 4"):
+            backend.stages_ms(images(count))
+    backend.close()
+
+
+def test_without_a_cuda_graph_every_image_is_launched_and_answers_alike(
+    gpu: "Gpu", bundle: Bundle, backend: Backend
+) -> None:
+    launched = TensorRtBackend(bundle, cuda_graph=False)
+    gpu.launches = gpu.plain_runs = 0
+    assert np.array_equal(launched.embed(images(1)), backend.embed(images(1)))
+    assert (gpu.launches, gpu.plain_runs) == (1, 1)
+    assert launched.info.notes == ("without a CUDA graph, as asked",)
+    launched.close()
 
 
 def test_an_engine_for_single_images_takes_more_one_by_one(gpu: "Gpu", own_bundle: Path) -> None:
