@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.gpu_matrix import MATRIX_ROWS, TRTEXEC, against_trtexec
 from benchmarks.gpu_steps import ENCODERS, LATENCY_ROWS, gpu_steps
 from benchmarks.rows import provenance
 from benchmarks.steps import Outcome, all_passed, run_steps, table
@@ -42,14 +43,26 @@ def gpu_check(out: Path, checkpoints: Mapping[str, Path | None]) -> list[Outcome
     steps = gpu_steps(work, checkpoints, gpus=cuda_device_count())
     outcomes = run_steps(steps, out / "logs", say=lambda line: print(line, flush=True))
     rows = {path.parent.name: path for path in sorted(work.glob(f"*/{LATENCY_ROWS}"))}
-    (out / "summary.md").write_text(summary(outcomes, rows, machine))
+    logs = [out / "logs" / o.log for o in outcomes if o.log and o.name.endswith(TRTEXEC)]
+    beside = against_trtexec(work / MATRIX_ROWS, logs)
+    (out / "summary.md").write_text(summary(outcomes, rows, machine, beside))
     return outcomes
 
 
 def summary(
-    outcomes: Sequence[Outcome], latencies: Mapping[str, Path], machine: Sequence[str]
+    outcomes: Sequence[Outcome],
+    latencies: Mapping[str, Path],
+    machine: Sequence[str],
+    beside: str = "",
 ) -> str:
-    """Figures first, then every step."""
+    """Figures first, then every step.
+
+    Args:
+        outcomes: of the steps.
+        latencies: files of rows by encoder.
+        machine: lines on it.
+        beside: our GPU times beside `trtexec`'s, a table; empty where there are none.
+    """
     lines = ["# GPU check", "", *(f"* {line}" for line in machine), ""]
     lines += [
         "| encoder | backend, as it ran | precision | p50, ms | p90 | p99 | first call |",
@@ -62,7 +75,8 @@ def summary(
             times = (f"{row['time'][key]:.2f}" for key in keys)
             what = (name, f"{row['runtime']} ({row['provider']})", row["precision"])
             lines.append(f"| {' | '.join((*what, *times))} |")
-    return "\n".join(lines) + "\n\n" + table(outcomes)
+    parts = ["\n".join(lines) + "\n", *([beside] if beside else []), table(outcomes)]
+    return "\n".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.gpu_matrix import matrix_steps, results_step
 from benchmarks.steps import Step
 
 ENCODERS = {
@@ -31,6 +32,9 @@ def gpu_steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) 
     steps = _machine() + _ground(work)
     for name, checkpoint in checkpoints.items():
         steps += _encoder(name, work, checkpoint) + _latencies(name, work) + _no_refit(name, work)
+        weights = checkpoint or work / name / "checkpoint"
+        steps += matrix_steps(name, work, weights, needs=(f"{name}-export",))
+    steps.append(results_step(work, list(checkpoints)))
     return steps + _flight(next(iter(checkpoints)), work) + _training(work, gpus)
 
 
