@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +351,8 @@ def test_a_signal_ends_a_run_with_every_finished_frame_in_every_file(
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(edge_runtime.__file__).parent.parent,
+        # Tests that a shell runs in the background have inherited SIGINT as ignored.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
     )
     try:
         until(lambda: out.exists() and out.read_text().count("\n") >= 5)
