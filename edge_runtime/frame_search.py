@@ -214,18 +214,19 @@ class FrameSearch:
             level=self._index.levels.index(level) if len(self._index.levels) > 1 else None,
         )
         tiles = self._index.tiles
-        candidates = [
-            Candidate(
-                float(tiles["lat_deg"][row]),
-                float(tiles["lon_deg"][row]),
-                v,
-                float(similarity),
-                int(row),
-            )
-            for v in range(len(views))
-            for row, similarity in zip(found.rows[v], found.similarities[v], strict=True)
-            if row >= 0 and not (known and tiles["heading_deg"][row])
-        ]
+        candidates = []
+        for v, (rows, similarities) in enumerate(zip(found.rows, found.similarities, strict=True)):
+            usable = rows >= 0
+            if known:
+                usable &= tiles["heading_deg"][rows] == 0
+            there = rows[usable]
+            fields = (tiles["lat_deg"][there], tiles["lon_deg"][there], similarities[usable], there)
+            candidates += [
+                Candidate(lat_deg, lon_deg, v, similarity, row)
+                for lat_deg, lon_deg, similarity, row in zip(
+                    *(field.tolist() for field in fields), strict=True
+                )
+            ]
         candidates.sort(key=lambda c: -c.similarity)
         if near is not None and before is not None:
             ahead = [_predicted(before, v, view, candidates) for v, view in enumerate(views)]

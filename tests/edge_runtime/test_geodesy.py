@@ -254,3 +254,24 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
 def test_longitudes_outside_both_conventions_are_refused(lon: float) -> None:
     with pytest.raises(InputError, match=r"longitude .* outside"):
         check_lat_lon(0.0, lon)
+
+
+@given(LAT, LON, METRES, METRES)
+def test_one_point_moves_as_many_do(lat: float, lon: float, east: float, north: float) -> None:
+    one = move_lat_lon(lat, lon, east, north)
+    many = move_lat_lon(*(np.array([value]) for value in (lat, lon, east, north)))
+    assert float(one.lat_deg) == pytest.approx(float(many.lat_deg[0]), abs=1e-12)
+    assert float(one.lon_deg) == pytest.approx(float(many.lon_deg[0]), abs=1e-10)
+    there = float(one.lat_deg), float(one.lon_deg)
+    back = enu_offset_m(lat, lon, *there)
+    seen = enu_offset_m(np.array([lat]), lon, *there)
+    assert float(back.east_m) == pytest.approx(float(seen.east_m[0]), abs=1e-6)
+    assert float(back.north_m) == pytest.approx(float(seen.north_m[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_point_that_is_none_stays_none_and_raises_nothing(bad: float) -> None:
+    with np.errstate(invalid="ignore"):
+        assert not math.isfinite(float(move_lat_lon(47.0, 8.0, 0.0, bad).lat_deg))
+        assert not math.isfinite(float(move_lat_lon(47.0, 8.0, bad, 0.0).lon_deg))
+        assert not math.isfinite(float(distance_m(bad, 8.0, 47.0, 8.0)))
