@@ -131,9 +131,9 @@ def distance_m(
 # tracked frame moves some twenty points.
 
 
-def _plain_floats(*values: npt.ArrayLike) -> tuple[float, ...] | None:
+def _plain_floats(*values: object) -> tuple[float, ...] | None:
     """The values if all are finite floats: `math` raises where NumPy answers with a NaN."""
-    plain = tuple(float(v) for v in values if isinstance(v, float) and math.isfinite(v))
+    plain = tuple(v for v in values if isinstance(v, float) and math.isfinite(v))
     return plain if len(plain) == len(values) else None
 
 
