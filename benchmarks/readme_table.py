@@ -7,6 +7,7 @@ repository can afford it.
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.measurement import MeasurementRow
 from benchmarks.results_page.columns import CAME_OUT, WHAT
 from benchmarks.results_page.markdown_table import markdown_table
 from benchmarks.results_page.sources import (
@@ -18,6 +19,7 @@ from benchmarks.results_page.sources import (
 )
 from edge_runtime.artefact import write_atomically
 from edge_runtime.errors import InputError
+from edge_runtime.gates import GATE_LIMITS
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -59,21 +61,22 @@ def table(results: Path, *, root: Path = ROOT) -> str:
         ]
     parts.append(
         "One picture a call, from pixels in host memory to an embedding in host memory; of each "
-        "runtime the fastest precision. Each median is linked to its row; "
+        "runtime the fastest precision that passes the gates. Each median is linked to its row; "
         f"[commands and conditions]({where}), [what the columns mean](docs/benchmarks.md)."
     )
     return "\n\n".join(parts)
 
 
 def chosen(measured: Sequence[Measured]) -> list[Measured]:
-    """One row a machine, encoder, size and runtime: batch 1, the fastest precision.
+    """One row a machine, encoder, size and runtime: batch 1, the fastest precision that may fly.
 
-    Rows that ran something else than was asked for are left out; of commits the last one counts.
+    Rows that ran something else than was asked for, or whose embeddings are too far from the
+    reference for the gates of a bundle, are left out; of commits the last one counts.
     """
     newest: dict[tuple[object, ...], Measured] = {}
     for m in measured:
         row = m.row
-        if row.batch != 1 or row.protocol != "latency" or row.fallback:
+        if row.batch != 1 or row.protocol != "latency" or row.fallback or _refused(row):
             continue
         key = (*_place(m), row.precision)
         if key not in newest or row.measured_utc >= newest[key].row.measured_utc:
@@ -85,6 +88,13 @@ def chosen(measured: Sequence[Measured]) -> list[Measured]:
             best[_place(m)] = m
     order = {name: k for k, name in enumerate(dict.fromkeys(m.row.encoder for m in measured))}
     return sorted(best.values(), key=lambda m: order[m.row.encoder])
+
+
+def _refused(row: MeasurementRow) -> bool:
+    """Whether gates would not let this file fly, which random weights are not put through."""
+    limits = {str(precision): gate.min_cosine for precision, gate in GATE_LIMITS.items()}
+    lowest = limits.get(row.precision, -1.0)
+    return row.quality is not None and row.quality.min_cosine < lowest
 
 
 def check(readme: Path, results: Path, *, root: Path = ROOT) -> None:

@@ -68,6 +68,14 @@ def test_one_row_an_encoder_and_runtime_its_fastest_precision(results: Path) -> 
     ]
 
 
+def test_a_precision_that_no_gate_would_let_fly_is_left_out(results: Path) -> None:
+    good = measured(10.0)
+    assert good.quality is not None
+    far = replace(good.quality, min_cosine=0.97)
+    text = block(results, good, measured(6.0, precision="int8", quality=far))
+    assert [line.split(" | ")[2] for line in lines_of(text)] == ["fp32"]
+
+
 def test_a_newer_commit_takes_the_place_of_an_older_one_though_it_is_slower(results: Path) -> None:
     newer = measured(14.0, git_commit="fed", measured_utc="2026-02-02T00:00:00Z")
     for rows in ((measured(10.0), newer), (newer, measured(10.0))):
