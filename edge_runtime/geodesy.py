@@ -132,9 +132,15 @@ def distance_m(
 
 
 def _plain_floats(*values: object) -> tuple[float, ...] | None:
-    """The values if all are finite floats: `math` raises where NumPy answers with a NaN."""
-    plain = tuple(v for v in values if isinstance(v, float) and math.isfinite(v))
-    return plain if len(plain) == len(values) else None
+    """The values if all are single finite numbers: `math` raises where NumPy answers with NaN."""
+    plain = []
+    for value in values:
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value.item()  # What these functions return for a single point.
+        if not isinstance(value, float) or not math.isfinite(value):
+            return None
+        plain.append(value)
+    return tuple(plain)
 
 
 def _radii_at(lat_deg: float) -> tuple[float, float]:
