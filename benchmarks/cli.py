@@ -23,11 +23,11 @@ from benchmarks.protocol_cli import (
 from benchmarks.report_rows_cli import add_readme_table, add_results
 from benchmarks.speed_cli import add_end_to_end, add_soak, add_start_up
 from edge_runtime.backends.protocol import BACKENDS
-from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.errors import InputError
 from edge_runtime.index_format import VectorType
 from edge_runtime.map_ambiguity import LIKENESS
+from edge_runtime.precision import Precision
 
 COMMANDS = (
     "ablation",

@@ -17,7 +17,8 @@ from edge_runtime.errors import InputError
 if TYPE_CHECKING:
     from benchmarks.measurement import MeasurementRow
     from edge_runtime.backends.protocol import BackendName
-    from edge_runtime.bundle import Bundle, Precision
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.precision import Precision
 
 
 def accuracy(args: argparse.Namespace) -> None:

@@ -25,9 +25,10 @@ from benchmarks.rows import provenance, read_rows
 from benchmarks.time_summary import TimeSummary
 from benchmarks.timing import CLOCK_NS, clock_cost_ns, timed_calls
 from edge_runtime.backends.protocol import BackendInfo, BackendName, open_backend
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.engine_store import EngineRecord, engines_of, list_records
 from edge_runtime.errors import InputError, SkyfixError
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec
 
 U8 = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from benchmarks.accuracy import FALSE_FIX_M, Score
 from benchmarks.rows import append_rows, read_rows
 from edge_runtime.backends.protocol import BACKENDS
-from edge_runtime.bundle import Precision
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import BackendError, BundleError, InputError
+from edge_runtime.precision import Precision
 
 if TYPE_CHECKING:
     from benchmarks.measurement import MeasurementRow

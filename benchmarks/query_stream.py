@@ -37,8 +37,9 @@ from benchmarks.memory_use import MemoryWatch
 from benchmarks.rows import provenance
 from benchmarks.timing import CLOCK_NS, ClockNs, TimedCalls, clock_cost_ns, timed_for
 from edge_runtime.backends.protocol import BackendName, open_backend
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import InputError
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec, resize_to_encoder
 from edge_runtime.sources.photographs import PHOTO_SUFFIXES
 

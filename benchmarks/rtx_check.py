@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from edge_runtime.bundle import Precision
 from edge_runtime.command_line import run_command
 from edge_runtime.errors import InputError
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec, spec_from_json
 
 LIBRARY_WHEEL = "onnxruntime_ep_nv_tensorrt_rtx"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.backends.protocol import BackendName
-from edge_runtime.bundle import Precision
+from edge_runtime.precision import Precision
 
 if TYPE_CHECKING:
     from benchmarks.query_stream import StreamPlan

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -10,15 +10,12 @@ import numpy.typing as npt
 
 from edge_runtime.artefact import Manifest, open_artefact
 from edge_runtime.errors import BundleError, InputError
+from edge_runtime.precision import Kernels, Precision
 from edge_runtime.preprocess import EncoderSpec, spec_from_json
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Kernels = Literal["cpu", "tensorrt"]
-"""Whose integer kernels an INT8 file is for: ONNX Runtime's on x86, or TensorRT's."""
 PROBES = "probes.npz"
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.artefact import sha256_of_json
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EngineError
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec
 
 ENGINES = "engines"

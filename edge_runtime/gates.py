@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Precision
 from edge_runtime.errors import GateError
+from edge_runtime.precision import Precision
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

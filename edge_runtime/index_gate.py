@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends.protocol import open_backend
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import GateError, ImageryError
 from edge_runtime.gates import GATE_LIMITS, Embed
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon
 from edge_runtime.imagery import ImageryStore
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec
 from edge_runtime.satellite_index import SatelliteIndex, centred
 

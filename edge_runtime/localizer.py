@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends.protocol import Backend, BackendName, open_backend
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.calibration import Calibration
 from edge_runtime.camera import Camera
 from edge_runtime.deadline import Deadline, Effort
@@ -29,6 +29,7 @@ from edge_runtime.geodesy import check_lat_lon, distance_m
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.matcher_opening import ResilientMatcher, open_matcher
 from edge_runtime.pose_correction import PoseCorrection
+from edge_runtime.precision import Precision
 from edge_runtime.refinement import FEATURE_REACH_M, FINE_GSD_M, Match
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.search_scope import scope_of

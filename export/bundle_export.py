@@ -10,11 +10,12 @@ import numpy.typing as npt
 import onnx
 
 from edge_runtime.artefact import sha256_of, writing_artefact
-from edge_runtime.bundle import PROBES, Precision
+from edge_runtime.bundle import PROBES
 from edge_runtime.engine_store import ENGINES
 from edge_runtime.errors import GateError, InputError
 from edge_runtime.gates import GateReport
 from edge_runtime.index_gate import IndexGateReport
+from edge_runtime.precision import Precision
 from export.activation_ranges import activation_ranges
 from export.calibration_images import CalibrationImages, calibration_images
 from export.half_arithmetic import half_embed

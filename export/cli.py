@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.bundle import PRECISIONS
 from edge_runtime.command_line import HelpFormatter, run_command
+from edge_runtime.precision import PRECISIONS
 from export.index_cli import add_index
 
 

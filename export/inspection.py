@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.bundle import PRECISIONS, Bundle
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import InputError
+from edge_runtime.precision import PRECISIONS
 from export.graph_costs import Cost, GraphCosts, graph_costs
 from export.roofline import DEVICES, THIS_MACHINE, Arithmetic, Device, device_named, roofline_ms
 

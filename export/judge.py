@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_runtime.bundle import Precision
 from edge_runtime.gates import Embed, GateReport, gate_encoder
 from edge_runtime.index_gate import (
     QUERIES,
@@ -22,6 +21,7 @@ from edge_runtime.index_gate import (
     place_queries,
     places_of,
 )
+from edge_runtime.precision import Precision
 from edge_runtime.satellite_index import SatelliteIndex
 from export.int8_search import open_session
 from train.encoder import Checkpoint, Encoder

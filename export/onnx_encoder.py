@@ -20,8 +20,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle import Precision
 from edge_runtime.errors import GateError, InputError
+from edge_runtime.precision import Precision
 from export.activation_ranges import activation_ranges
 from export.graph_tidying import tidy
 from export.mixed_precision import to_mixed_precision

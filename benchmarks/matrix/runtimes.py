@@ -11,8 +11,9 @@ import numpy.typing as npt
 from benchmarks.latency import EMULATED_FP16, fallback_of, on_cpu
 from benchmarks.matrix.plan import Number, RuntimeName
 from edge_runtime.backends.protocol import Backend, BackendName
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, EngineError
+from edge_runtime.precision import Precision
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

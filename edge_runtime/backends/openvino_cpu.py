@@ -26,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends.protocol import BackendInfo, require_images, usable_cores
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError
+from edge_runtime.precision import Precision
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.cuda_device import cuda_device_count
 from edge_runtime.errors import BackendError, BundleError, GateError, InputError, SkyfixError
 from edge_runtime.gates import GateReport, gate_encoder
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import resize_to_encoder
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edge_runtime.backends.protocol import BackendInfo, require_images
 from edge_runtime.backends.trt_library import require_tensorrt
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.engine_check import differences
 from edge_runtime.engine_files import read_plan
 from edge_runtime.engine_store import (
@@ -18,6 +18,7 @@ from edge_runtime.engine_store import (
     list_records,
 )
 from edge_runtime.errors import EngineError
+from edge_runtime.precision import Precision
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_runtime.artefact import MANIFEST, write_atomically
 from edge_runtime.backends.trt_library import require_tensorrt
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.cuda_device import cuda_device
 from edge_runtime.engine_check import differences
 from edge_runtime.engine_files import read_plan, write_engine
@@ -38,6 +38,7 @@ from edge_runtime.engine_store import (
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
 from edge_runtime.index_gate import gate_on_index
+from edge_runtime.precision import Precision
 
 if TYPE_CHECKING:
     from edge_runtime.backends.trt_builder import BuildProgress

@@ -16,13 +16,14 @@ import onnxruntime
 
 from edge_runtime.artefact import sha256_of, sha256_of_json, write_atomically
 from edge_runtime.backends.ort import OrtBackend, tensorrt_options
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.cuda_device import cuda_device
 from edge_runtime.engine_check import CheckedEngine
 from edge_runtime.engine_files import is_abandoned
 from edge_runtime.engine_store import build_command, engines_of
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.gates import gate_encoder
+from edge_runtime.precision import Precision
 
 _RECORD = "prepared.json"
 _PREFIX = "ort-tensorrt-"

@@ -17,10 +17,11 @@ from benchmarks.matrix.pictures import load_pictures, save_pictures
 from benchmarks.matrix.runtimes import Runtime, open_runtime
 from benchmarks.random_checkpoint import random_checkpoint
 from benchmarks.rows import read_rows
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, InputError
 from edge_runtime.geodesy import move_lat_lon
 from edge_runtime.imagery import ImageryStore
+from edge_runtime.precision import Precision
 from edge_runtime.preprocess import EncoderSpec
 from edge_runtime.satellite_imagery import write_mbtiles
 from train.encoder import load_checkpoint

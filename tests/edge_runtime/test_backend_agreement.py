@@ -21,10 +21,11 @@ from edge_runtime.backends.protocol import (
     check_probes,
     open_backend,
 )
-from edge_runtime.bundle import PRECISIONS, PROBES, Bundle, Precision
+from edge_runtime.bundle import PROBES, Bundle
 from edge_runtime.cuda_device import cuda_device_count
 from edge_runtime.errors import BackendError, GateError, InputError
 from edge_runtime.gates import GATE_LIMITS, gate_encoder
+from edge_runtime.precision import PRECISIONS, Precision
 
 pytest.importorskip("onnxruntime")
 

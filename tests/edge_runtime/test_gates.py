@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import PRECISIONS
 from edge_runtime.errors import GateError
 from edge_runtime.gates import GATE_LIMITS, gate_encoder, run_gates
+from edge_runtime.precision import PRECISIONS
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

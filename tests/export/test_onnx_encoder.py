@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_runtime.bundle import Bundle, Precision
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import GateError, InputError
+from edge_runtime.precision import Precision
 from export.onnx_encoder import (
     check_model,
     check_structure,
