@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measurement import MeasurementRow
-from benchmarks.results_page.columns import CAME_OUT, WHAT
-from benchmarks.results_page.markdown_table import markdown_table
+from benchmarks.results_page.encoder_table import encoder_table
 from benchmarks.results_page.sources import (
     Measured,
     Origin,
@@ -25,10 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 MEND = "python -m benchmarks readme-table --write"
 NOTHING = "No reference results are there yet."
-_COLUMNS = (
-    "encoder", "input px", "runtime", "precision", "p50 ms", "p99 ms", "pictures/s", "of limit",
-    "peak MiB", "GPU MiB", "J/call", "cosine", "same top 1", "recall@1", "within 20 m",
-)  # fmt: skip
 
 
 def table(results: Path, *, root: Path = ROOT) -> str:
@@ -50,18 +45,18 @@ def table(results: Path, *, root: Path = ROOT) -> str:
     def link(origin: Origin) -> str:
         return f"{origin.file.resolve().relative_to(root.resolve()).as_posix()}#L{origin.line}"
 
-    columns = [c for c in (*WHAT, *CAME_OUT) if c.name in _COLUMNS]
     parts = []
     for machine in dict.fromkeys(machine_name(m.row.machine) for m in rows):
         here = [m for m in rows if machine_name(m.row.machine) == machine]
         where = f"{results.resolve().relative_to(root.resolve()).as_posix()}/README.md"
         parts += [
-            f"**{machine}** ({_when(here)})",
-            markdown_table(here, columns=columns, link=link),
+            f"**{machine}** ({_when(here)}), median milliseconds a picture",
+            encoder_table(here, link=link),
         ]
     parts.append(
         "One picture a call, from pixels in host memory to an embedding in host memory; of each "
-        "runtime the fastest precision that passes the gates. Each median is linked to its row; "
+        "runtime the fastest precision that passes the gates. The fastest runtime is bold, and the "
+        "columns after the runtimes are its own. Each median is linked to its row; "
         f"[commands and conditions]({where}), [what the columns mean](docs/benchmarks.md)."
     )
     return "\n\n".join(parts)

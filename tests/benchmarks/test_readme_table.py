@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.readme_table import BEGIN, END, MEND, NOTHING, check, table, unexplained, write
 from benchmarks.report_rows_cli import README, RESULTS, add_readme_table
+from benchmarks.results_page.written import DASH, cosine
 from benchmarks.rows import append_rows, read_rows
 from edge_runtime.command_line import run_command
 from edge_runtime.errors import InputError
@@ -62,9 +63,38 @@ def test_one_row_an_encoder_and_runtime_its_fastest_precision(results: Path) -> 
         measured(2.0, protocol="single-stream"),
         measured(12.0, runtime="openvino", provider="OpenVINO"),
     )
-    assert [line.split(" | ")[1:3] for line in lines_of(text)] == [
-        ["ort-cpu", "int8"],
-        ["openvino", "fp32"],
+    assert "| encoder | px | ort-cpu | openvino | p99 ms |" in text
+    (line,) = lines_of(text)
+    assert [cell.split(" ", 1) for cell in line.split(" | ")[2:4]] == [
+        ["**[6.00](benchmarks/results/a.jsonl#L2)**", "int8"],
+        ["[12.0](benchmarks/results/a.jsonl#L6)", "fp32"],
+    ]
+
+
+def test_the_columns_after_the_runtimes_are_those_of_the_fastest(results: Path) -> None:
+    good = measured(10.0)
+    assert good.quality is not None
+    worse = replace(good.quality, min_cosine=0.99992)
+    fast = measured(6.0, runtime="openvino", provider="OpenVINO", quality=worse)
+    (line,) = lines_of(block(results, good, fast))
+    assert " 0.99992 " in line
+    assert cosine(good.quality.min_cosine) not in line
+
+
+def test_a_doubt_stands_beside_the_number_it_belongs_to(results: Path) -> None:
+    busy = measured(10.0, machine=replace(MACHINE, load_1min=9.0))
+    text = block(results, busy, measured(12.0, runtime="openvino", provider="OpenVINO"))
+    assert "#L1)** fp32 <sup>1</sup> |" in text
+    assert "#L2) fp32 |" in text
+    assert "\n\n1. Other programs ran: load 9 on 4 cores.\n" in text
+
+
+def test_a_runtime_that_an_encoder_lacks_is_left_empty(results: Path) -> None:
+    other = measured(3.0, encoder="smaller", runtime="openvino", provider="OpenVINO")
+    text = block(results, measured(10.0), other)
+    assert [line.split(" | ")[2:4] for line in lines_of(text)] == [
+        ["**[10.0](benchmarks/results/a.jsonl#L1)** fp32", DASH],
+        [DASH, "**[3.00](benchmarks/results/a.jsonl#L2)** fp32"],
     ]
 
 
@@ -73,7 +103,9 @@ def test_a_precision_that_no_gate_would_let_fly_is_left_out(results: Path) -> No
     assert good.quality is not None
     far = replace(good.quality, min_cosine=0.97)
     text = block(results, good, measured(6.0, precision="int8", quality=far))
-    assert [line.split(" | ")[2] for line in lines_of(text)] == ["fp32"]
+    (line,) = lines_of(text)
+    assert line.split(" | ")[2].endswith(" fp32")
+    assert "6.00" not in line
 
 
 def test_a_newer_commit_takes_the_place_of_an_older_one_though_it_is_slower(results: Path) -> None:
