@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.compare.pairing import comparison_key
-from benchmarks.machine import Machine, after_work, machine
+from benchmarks.machine import Machine, WorkWatch
 from benchmarks.measurement import Energy, Limit, MeasurementRow, Memory, Quality
 from benchmarks.memory_use import MemoryWatch, in_child
 from benchmarks.rows import provenance, read_rows
@@ -88,7 +88,7 @@ def _measure(
 ) -> MeasurementRow:
     bundle = Bundle.open(root)
     images = probe_batches(bundle.probes()[0], batch)
-    here = machine()
+    work = WorkWatch()
     _load_libraries(name)
     watch = MemoryWatch()
     start_ns = CLOCK_NS()
@@ -102,7 +102,7 @@ def _measure(
             warmup=warmup,
             warmup_s=WARMUP_S,
         )
-        here = after_work(here)
+        here = work.machine()
         memory = watch.memory()
     finally:
         backend.close()

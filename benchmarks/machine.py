@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.other_programs import OtherPrograms
 from benchmarks.rows import cpu_name, gpu_name, output_of
 
 LIBRARIES = (
@@ -38,11 +39,32 @@ class Machine:
     temperatures_c: dict[str, float]
     """Right after the work, by sensor."""
     load_1min: float
-    """Runnable processes before the work, mean of a minute: what else the machine did."""
+    """Runnable processes before the work, mean of a minute; this program's last work included."""
+    others_cores: float | None = None
+    """Cores that other programs kept busy during the work, see `OtherPrograms`."""
+
+
+class WorkWatch:
+    """From its making on: the machine that something is measured on, and what else it did."""
+
+    def __init__(self) -> None:
+        """Begin, before the work and what it loads."""
+        self._before = machine()
+        self._others = OtherPrograms()
+
+    def machine(self) -> Machine:
+        """The machine with the clocks and temperatures that the work so far led to."""
+        others = self._others.cores()
+        return replace(
+            self._before,
+            others_cores=None if others is None else round(others, 3),
+            clocks_mhz=clocks_mhz(),
+            temperatures_c=temperatures_c(),
+        )
 
 
 def machine() -> Machine:
-    """This machine, now: call it before the work, and `after_work` when it is done."""
+    """This machine now, where nothing is measured on it; else see `WorkWatch`."""
     driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return Machine(
         cpu=cpu_name(),
@@ -58,15 +80,6 @@ def machine() -> Machine:
         temperatures_c=temperatures_c(),
         load_1min=round(os.getloadavg()[0], 2),
     )
-
-
-def after_work(before: Machine) -> Machine:
-    """The same machine with the clocks and temperatures that the work led to.
-
-    Args:
-        before: from before the work; its load stays, for afterwards the work itself is in it.
-    """
-    return replace(before, clocks_mhz=clocks_mhz(), temperatures_c=temperatures_c())
 
 
 def power_mode(root: Path = Path("/")) -> str | None:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from benchmarks.compare.pairing import ANY_PRECISION
 from benchmarks.latency import encoder_name, measurement_row
-from benchmarks.machine import after_work, machine
+from benchmarks.machine import WorkWatch, machine
 from benchmarks.measurement import MeasurementRow, NotRunRow, Quality
 from benchmarks.memory_use import MemoryWatch
 from benchmarks.rows import provenance
@@ -119,7 +119,7 @@ def measure_stream(plan: StreamPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Measure
     if plan.precision is not None:
         bundle.onnx_path(plan.precision)  # What is not there needs no samples.
     samples = samples_of(plan, bundle)
-    here = machine()
+    work = WorkWatch()
     watch = MemoryWatch()
     start_ns = clock_ns()
     backend = open_backend(bundle, plan.backend, precision=plan.precision, threads=plan.threads)
@@ -128,7 +128,7 @@ def measure_stream(plan: StreamPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Measure
         watch.look()
         quality = accuracy_run(backend.embed, samples, batch=plan.samples_per_query)
         timed = speed_run(backend.embed, samples.images, plan, clock_ns=clock_ns)
-        here = after_work(here)
+        here = work.machine()
         memory = watch.memory()
     finally:
         backend.close()

@@ -133,10 +133,17 @@ def print_latency(rows: Sequence[MeasurementRow]) -> None:
     libraries = dict.fromkeys(
         r.library + (f", {r.threads} threads" if r.threads else "") for r in rows
     )
-    print(
-        f"{', '.join(devices)}; {'; '.join(libraries)}; before the first call the machine's load "
-        f"was {here.load_1min:.1f} on {here.cores} cores"
-    )
+    print(f"{', '.join(devices)}; {'; '.join(libraries)}; {_others(rows)}")
+
+
+def _others(rows: Sequence[MeasurementRow]) -> str:
+    cores = rows[0].machine.cores
+    counted = [r.machine.others_cores for r in rows if r.machine.others_cores is not None]
+    if not counted:
+        return (
+            f"before the first call the load was {rows[0].machine.load_1min:.1f} on {cores} cores"
+        )
+    return f"other programs used {max(counted):.2f} of {cores} cores at most"
 
 
 def print_stages(rows: Sequence[StageRow]) -> None:

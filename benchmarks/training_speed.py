@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from benchmarks.loading import LoadingRow
-from benchmarks.machine import Machine, after_work, machine
+from benchmarks.machine import Machine, WorkWatch
 from benchmarks.measurement import Memory
 from benchmarks.memory_use import MemoryWatch, in_child
 from benchmarks.rows import Provenance, provenance
@@ -132,7 +132,7 @@ def steps_row(plan: TrainingSpeedPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Train
         torch.set_num_threads(config.threads)
     ranks = Ranks(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(config.seed)
-    here = machine()
+    work = WorkWatch()
     watch = MemoryWatch()
     photo_px = None if config.photo_size_px == config.tile_size_px else config.photo_size_px
     encoder = new_encoder(
@@ -184,7 +184,7 @@ def steps_row(plan: TrainingSpeedPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Train
         memory=watch.memory(),
         first_loss=statistics.fmean(losses[:_BATCHES]),
         last_loss=statistics.fmean(losses[-_BATCHES:]),
-        machine=after_work(here),
+        machine=work.machine(),
     )
 
 

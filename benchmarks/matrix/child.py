@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.energy.meter import measured, open_meter
 from benchmarks.latency import on_cpu
-from benchmarks.machine import after_work, machine
+from benchmarks.machine import WorkWatch
 from benchmarks.matrix.device_stages import device_stages, stages_note
 from benchmarks.matrix.pictures import load_pictures
 from benchmarks.matrix.quality import Embedded, embed_all, quality
@@ -52,13 +52,13 @@ def measure(task: Task) -> MeasurementRow:
     Raises:
         SkyfixError: it cannot run here, or fails the gates that it passed when exported.
     """
-    before = machine()
+    work = WorkWatch()
     _load_library(task.runtime)
     watch = MemoryWatch()
     runtime = _opened(task)
     watch.look()
     times, energy = _timed(task, runtime)
-    here = after_work(before)
+    here = work.machine()
     memory = watch.memory()
     summary = times.summary(items_per_call=task.batch)
     stages = device_stages(

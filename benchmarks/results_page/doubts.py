@@ -2,12 +2,16 @@
 
 from typing import Literal, NamedTuple
 
+from benchmarks.machine import Machine
 from benchmarks.measurement import MeasurementRow
 
 FEWEST_CALLS = 30
 """Fewer say little about a median and nothing about a tail."""
 MOST_DRIFT = 1.1
 """Last quarter over first: more is a machine that gets hot or busy while it is timed."""
+
+MOST_OTHERS = 0.05
+"""Share of the cores that other programs may use: what an idle system does by itself is less."""
 
 Beside = Literal["runtime", "calls", "drift", "load", "ratio"]
 
@@ -36,7 +40,7 @@ def doubts(row: MeasurementRow) -> list[Doubt]:
                 "the first",
             )
         )
-    if busy := busy_machine(row.machine.load_1min, row.machine.cores):
+    if busy := disturbed(row.machine):
         found.append(Doubt("load", busy))
     if row.limit is not None and row.limit.ratio > 1:
         found.append(
@@ -53,6 +57,19 @@ def remarks(row: MeasurementRow) -> list[Doubt]:
     """The doubts, and what else a reader must know: what is written beside the numbers."""
     note = [Doubt("runtime", row.note.rstrip("."))] if row.note else []
     return [*doubts(row), *note]
+
+
+def disturbed(machine: Machine) -> str:
+    """What to say of other programs during a measurement; empty where there were few.
+
+    Rows made before they were counted have a load alone, in which work of this program just
+    before is counted too.
+    """
+    if machine.others_cores is None:
+        return busy_machine(machine.load_1min, machine.cores)
+    if machine.others_cores <= MOST_OTHERS * machine.cores:
+        return ""
+    return f"Other programs used {machine.others_cores:.2g} of {machine.cores} cores meanwhile"
 
 
 def busy_machine(load: float, cores: int) -> str:

@@ -215,7 +215,10 @@ def _machines(machines: Sequence[Machine]) -> list[str]:
             parts.append(f"driver {first.gpu_driver}")
         if first.power_mode:
             parts.append(f"power mode {first.power_mode}")
-        parts.append(_range("load", [m.load_1min for m in seen], ""))
+        parts.append(_range("load before", [m.load_1min for m in seen], ""))
+        others = [m.others_cores for m in seen if m.others_cores is not None]
+        if others:
+            parts.append(_range("other programs used", others, "cores"))
         for of in ("clocks_mhz", "temperatures_c"):
             unit = "MHz" if of == "clocks_mhz" else "\N{DEGREE SIGN}C"
             for sensor in dict.fromkeys(s for m in seen for s in getattr(m, of)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine as machine_module
-from benchmarks.machine import after_work, clocks_mhz, machine, power_mode, temperatures_c
+from benchmarks.machine import WorkWatch, clocks_mhz, machine, power_mode, temperatures_c
 
 
 @pytest.fixture
@@ -94,9 +94,16 @@ def test_a_jetsons_power_mode_comes_before_a_governor(tmp_path: Path, told: dict
     assert power_mode(tmp_path) == "MAXN_SUPER"
 
 
-def test_after_the_work_its_own_load_does_not_count() -> None:
+def test_load_is_from_before_the_work_and_the_clocks_are_from_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Afterwards the work itself would be in the load, and an idle machine's clocks are low."""
     before = replace(machine(), load_1min=-1.0, clocks_mhz={"cpu": -1.0}, temperatures_c={"x": 1.0})
-    after = after_work(before)
+    monkeypatch.setattr("benchmarks.machine.machine", lambda: before)
+    work = WorkWatch()
+    monkeypatch.setattr("benchmarks.machine.OtherPrograms.cores", lambda _: 0.12345)
+    after = work.machine()
     assert after.load_1min == -1.0
+    assert after.others_cores == 0.123
     assert after.clocks_mhz == clocks_mhz()
     assert "x" not in after.temperatures_c

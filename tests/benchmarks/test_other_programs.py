@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import other_programs
 from benchmarks.other_programs import LEAST_S, OtherPrograms
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -61,22 +62,32 @@ def test_a_system_without_counters_says_nothing(tmp_path: Path, text: str | None
     assert others.cores() is None
 
 
-def test_a_program_that_works_beside_us_is_seen() -> None:
-    """The other program tells its own processor time, so that a busy machine changes nothing."""
-    code = (
-        "import sys, time\n"
-        "while time.process_time() < 0.5: pass\n"
-        "print(time.process_time(), flush=True)\n"
-        "sys.stdin.read()\n"
-    )
+WORKER = (
+    "import sys, time\n"
+    "while time.process_time() < 0.5: pass\n"
+    "print(time.process_time(), flush=True)\n"
+    "sys.stdin.read()\n"
+)
+"""Works for half a second of processor time, tells how long, and stays."""
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["descendant", "other program"])
+def test_a_program_beside_us_is_seen_and_a_descendant_is_ours(*, ours: bool) -> None:
+    """The worker tells its own time, and what else runs here can only add to others' share."""
+    used: list[float] = []
+    counted = other_programs._own_s
+    before_s = counted()
+    others = OtherPrograms(own_s=None if ours else lambda: counted() - sum(used))
     began_s = time.monotonic()
-    others = OtherPrograms()
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        used_s = float(other.stdout.readline())
-        cores = others.cores()  # Before it ends: an ended child is ours.
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        used.append(float(worker.stdout.readline()))
+        cores = others.cores()
+        own_s = counted() - before_s
         took_s = time.monotonic() - began_s
-    assert cores is not None
-    assert cores * took_s >= used_s / 2  # Some kernels count by samples.
+    assert own_s >= used[0] - 0.1
+    if not ours:
+        assert cores is not None
+        assert cores * took_s >= used[0] / 2  # Some kernels count by samples.

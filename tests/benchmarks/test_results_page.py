@@ -175,6 +175,12 @@ def test_a_row_without_reason_to_doubt_has_no_mark(tmp_path: Path) -> None:
         pytest.param(
             measured(machine=replace(MACHINE, load_1min=2.1)), "load", "load 2 on 4", id="busy"
         ),
+        pytest.param(
+            measured(machine=replace(MACHINE, others_cores=0.21)),
+            "load",
+            "Other programs used 0.21 of 4 cores",
+            id="others",
+        ),
         pytest.param(measured(fallback="no CUDA"), "runtime", "no CUDA", id="fallback"),
     ],
 )
@@ -198,8 +204,9 @@ def test_what_is_too_good_to_be_true_is_marked_where_it_stands(
         measured(calls=30),
         measured(time=time_summary([10.0] * 30 + [10.9] * 10)),
         measured(machine=replace(MACHINE, load_1min=2.0)),
+        measured(machine=replace(MACHINE, load_1min=4.0, others_cores=0.2)),
     ],
-    ids=["at the limit", "30 calls", "drift of 1.09", "half the cores"],
+    ids=["at the limit", "30 calls", "drift of 1.09", "half the cores", "our own load"],
 )
 def test_what_is_just_right_is_not_doubted(row: MeasurementRow) -> None:
     assert doubts(row) == []
