@@ -29,11 +29,10 @@ def add_compare(add: Any) -> None:
     parser.add_argument("after", type=Path, help="rows of the same commands, .jsonl")
     parser.add_argument(
         "--metric",
-        nargs="+",
+        action="append",
         choices=tuple(METRICS),
-        default=["p50"],
         metavar="NAME",
-        help=f"what to compare: {', '.join(METRICS)}",
+        help=f"what to compare (p50); may be given again: {', '.join(METRICS)}",
     )
     parser.add_argument(
         "--tolerance",
@@ -98,7 +97,10 @@ def compare(args: argparse.Namespace) -> int:
         read_rows(args.before), read_rows(args.after), other_machine=args.other_machine
     )
     rows = judged(
-        paired, [metric_named(name) for name in args.metric], tolerance=tolerance, seed=args.seed
+        paired,
+        [metric_named(name) for name in args.metric or ["p50"]],
+        tolerance=tolerance,
+        seed=args.seed,
     )
     if args.out is not None:
         append_rows(args.out, rows)

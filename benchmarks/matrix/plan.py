@@ -27,9 +27,9 @@ PRECISIONS: Mapping[RuntimeName, tuple[Number, ...]] = {
     "ort-cpu": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
     "ort-cuda": ("fp32", "fp16"),
-    "ort-tensorrt": ("fp16", "int8"),
+    "ort-tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt-no-graph": ("fp16",),
+    "tensorrt-no-graph": ("fp32", "fp16", "int8"),
 }
 """In which each can compute at all; the encoder and the machine decide whether it does."""
 

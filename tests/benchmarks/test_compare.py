@@ -387,7 +387,8 @@ def test_what_is_printed_as_json_is_what_is_written(
 ) -> None:
     files = [write(tmp_path / f"{k}.jsonl", series([1.0] * 8)) for k in range(2)]
     out = tmp_path / "out.jsonl"
-    run_command(add_compare, "compare", *files, "--json", "--out", out, "--metric", "p50", "p99")
+    metrics = ("--metric", "p50", "--metric", "p99")
+    run_command(add_compare, "compare", *metrics, *files, "--json", "--out", out)
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed == read_rows(out, kind="comparison")
     assert [row["metric"] for row in printed] == ["p50", "p99"]

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from benchmarks.cli import main
+from benchmarks.matrix import runtimes
 from benchmarks.matrix.encoder_making import timed_bundle
 from benchmarks.matrix.flight_pictures import Flight, pictures
 from benchmarks.matrix.pictures import load_pictures, save_pictures
 from benchmarks.matrix.runtimes import Runtime, open_runtime
 from benchmarks.random_checkpoint import random_checkpoint
 from benchmarks.rows import read_rows
+from edge_runtime.backends import trt_ort_cache
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, InputError
 from edge_runtime.geodesy import move_lat_lon
@@ -208,6 +211,29 @@ def test_a_precision_that_was_refused_says_by_whom(bundle: Path, tmp_path: Path)
         _require_precision(poorer, "int8")
     with pytest.raises(BackendError, match="has no fp16 encoder, only fp32"):
         _require_precision(poorer, "fp16")
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_cache_of_onnx_runtimes_tensorrt_is_built_only_where_none_is_fresh(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, *, fresh: bool
+) -> None:
+    class Reached(Exception):  # noqa: N818
+        """Where the provider itself is needed."""
+
+    built: list[dict[str, Any]] = []
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise Reached
+
+    monkeypatch.setattr(runtimes, "cuda_device", lambda: None)
+    found = [SimpleNamespace(fresh=False), SimpleNamespace(fresh=fresh)]
+    monkeypatch.setattr(trt_ort_cache, "check_ort_tensorrt", lambda *_, **__: found)
+    monkeypatch.setattr(trt_ort_cache, "prepare_ort_tensorrt", lambda _, **how: built.append(how))
+    monkeypatch.setattr(trt_ort_cache, "open_ort_tensorrt", reached)
+    with pytest.raises(Reached):
+        _open(bundle, None, "ort-tensorrt", "fp32")
+    prepared = {"precision": "fp32", "max_batch": 32, "out": bundle / "engines"}
+    assert built == ([] if fresh else [prepared])
 
 
 @pytest.mark.slow
