@@ -1,7 +1,9 @@
-"""Sparse matching of a ground view against imagery by OpenCV's SIFT.
+"""Sparse matching of a ground view against imagery by OpenCV's SIFT, all features upright.
 
 Gives metres where the imagery is sharp, and a second opinion on the dense match.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ import numpy.typing as npt
 from edge_runtime.correlation import GreyPatch
 from edge_runtime.feature_agreement import MIN_INLIERS, FeatureMatch, agreement
 
-__all__ = ["MIN_INLIERS", "FeatureMatcher", "near_cosines"]
+__all__ = ["MIN_INLIERS", "FeatureMatcher", "near_cosines", "upright"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -69,13 +71,33 @@ class FeatureMatcher:
     def _describe(self, patch: GreyPatch) -> tuple[F64, F32]:
         """Feature positions (F, 2) and unit RootSIFT descriptors (F, 128)."""
         mask = cv2.erode(patch.mask, np.ones((9, 9), np.uint8))
-        keypoints, descriptors = self._sift.detectAndCompute(patch.image, mask)
+        detected = upright(self._sift.detect(patch.image, mask))
+        keypoints, descriptors = self._sift.compute(patch.image, detected)
         if descriptors is None or not keypoints:
             return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
         points = np.array([k.pt for k in keypoints], np.float64)
         # RootSIFT (Arandjelovic and Zisserman 2012): L1-normalise, then square root.
         root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
         return points, np.asarray(root, np.float32)
+
+
+def upright(keypoints: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
+    """Features that all look north, each place and size once.
+
+    SIFT turns a descriptor by the strongest gradient around it, so that pictures may lie in any
+    direction. Ours lie in the same one within a few degrees, and at that the turn only loses: on
+    another day's picture another gradient may be the strongest.
+
+    Args:
+        keypoints: as detected; where two gradients are about as strong, the same place twice.
+            Their angles are changed.
+    """
+    once: dict[tuple[float, float, float], cv2.KeyPoint] = {}
+    for keypoint in keypoints:
+        keypoint.angle = 0.0
+        column, row = keypoint.pt
+        once.setdefault((column, row, keypoint.size), keypoint)
+    return list(once.values())
 
 
 def near_cosines(

@@ -104,8 +104,8 @@ class Match:
     reprojection_px: float
     """Root mean square error of these features, NaN without them."""
     log_evidence: float
-    """Logarithm of how much more likely this agreement is at the right place than at a wrong "
-    "one."""
+    """Logarithm of how much more likely this agreement is at the right place than at a wrong
+    one."""
     sigma_m: float
     """1-sigma error of the match itself, without the attitude's share."""
 

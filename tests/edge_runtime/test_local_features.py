@@ -4,7 +4,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_runtime.correlation import GreyPatch
-from edge_runtime.local_features import MIN_INLIERS, FeatureMatcher
+from edge_runtime.local_features import MIN_INLIERS, FeatureMatcher, upright
 
 U8 = npt.NDArray[np.uint8]
 
@@ -112,3 +112,34 @@ def test_masked_ground_gives_no_features() -> None:
 def test_plain_ground_gives_no_match() -> None:
     plain = GreyPatch(np.full((SIZE_PX, SIZE_PX), 90, np.uint8), SEEN.copy())
     assert FeatureMatcher().match(plain, plain, reach_px=30.0) is None
+
+
+def test_a_place_that_was_found_in_two_directions_is_one_feature_that_looks_north() -> None:
+    found = [
+        cv2.KeyPoint(10.5, 20.25, 4.0, 30.0, 0.9, 1),
+        cv2.KeyPoint(10.5, 20.25, 4.0, 210.0, 0.9, 1),
+        cv2.KeyPoint(10.5, 20.25, 8.0, 75.0, 0.5, 2),
+        cv2.KeyPoint(3.0, 20.25, 4.0, 0.0, 0.4, 1),
+    ]
+    kept = upright(found)
+    assert [(k.pt, k.size, k.octave) for k in kept] == [
+        ((10.5, 20.25), 4.0, 1),
+        ((10.5, 20.25), 8.0, 2),
+        ((3.0, 20.25), 4.0, 1),
+    ]
+    assert {k.angle for k in kept} == {0.0}
+
+
+def test_light_from_another_side_costs_hardly_any_feature() -> None:
+    """Roofs keep their borders while the brighter slope changes sides."""
+    rng = np.random.default_rng(8)
+    borders, shades = ground(8).astype(float), rng.uniform(-30, 30, (2, 14, 14))
+    views = [
+        np.clip(borders + cv2.resize(shade, (400, 400), interpolation=cv2.INTER_CUBIC), 0, 255)
+        for shade in shades
+    ]
+    one, other = (cut(np.asarray(view, np.uint8)) for view in views)
+    match = FeatureMatcher().match(one, other, reach_px=12.0)
+    assert match is not None
+    assert (match.column, match.row) == pytest.approx((0, 0), abs=0.3)
+    assert match.inliers > 60
