@@ -9,6 +9,7 @@ from edge_runtime.command_line import HelpFormatter, run_command
 from edge_runtime.convert_cli import add_convert_command
 from edge_runtime.engine_cli import add_engine_commands
 from edge_runtime.index_cli import add_index_commands
+from edge_runtime.page_cli import add_page_command
 from edge_runtime.run_cli import BACKEND_CHOICES, add_run_command
 
 
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.set_defaults(run=_replay)
 
+    add_page_command(commands, HelpFormatter)
     add_convert_command(commands, HelpFormatter)
 
     bundle = commands.add_parser(
