@@ -303,7 +303,8 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"{summary.left_out} photographs have no row of telemetry and were left out.")
     for event in summary.last_events:
         print(f"After the last record: {event}.")
-    print(f"Log written to {args.out}. Next: skyfix replay {args.record or args.out}")
+    recording = f" --recording {args.record}" if args.record else ""
+    print(f"Log written to {args.out}. Next: skyfix page {args.out}{recording}")
     if summary.lost_records:
         sys.stderr.write(
             f"skyfix: {summary.lost_records} of {summary.frames} records are not in the log "

@@ -46,7 +46,7 @@ class Pictures:
     passed: int = 0
     """Frames of the log that were gone through."""
     note: str = ""
-    """What is missing and why, one line; empty where every frame has pictures."""
+    """What is missing and why, one line; empty where all that were wanted are there."""
     stopped: bool = False
     """Whether it was interrupted."""
 
@@ -98,8 +98,6 @@ def make_pictures(
         made.note = f"{'no more' if made.of_row else 'no'} pictures: {error}"
     except KeyboardInterrupt:
         made.note, made.stopped = "some pictures are missing: making them was stopped", True
-    if not made.note and len(made.of_row) < len(table):
-        made.note = f"pictures of {len(made.of_row)} of {len(table)} frames"
     return made
 
 

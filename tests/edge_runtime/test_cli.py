@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 HELPS = (
     ["run"],
     ["replay"],
+    ["page"],
     ["convert"],
     ["bundle"],
     ["bundle", "verify"],
@@ -128,7 +129,7 @@ def test_a_flight_from_the_shell_ends_with_the_next_command(flight: Flight) -> N
     done = skyfix(*flight.arguments())
     assert done.returncode == 0
     assert "4 frames: 4 OK, 0 degraded, 0 abstained, 0 lost" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(f"Next: skyfix replay {flight.out}")
+    assert done.stdout.splitlines()[-1].endswith(f"Next: skyfix page {flight.out}")
     assert done.stderr.splitlines()[-1].startswith("[########################] 4/4 frames, 4 OK")
     assert flight.out.read_text().count("\n") == 4
 

@@ -59,10 +59,12 @@ export class FrameList {
     const item = element("div", "row");
     Object.assign(item.dataset, { row, status: STATUSES[status] });
     item.id = `row-${row}`;
+    const name = flight.names[row], t = flight.c.t_exposure_s[row];
     item.setAttribute("role", "option");
     item.setAttribute("aria-selected", row === this.row);
     item.setAttribute("aria-posinset", k + 1);
     item.setAttribute("aria-setsize", this.rows.length);
+    item.title = [name, flight.reason(row)].filter(Boolean).join(": ");
     item.style.transform = `translateY(${k * ROW_PX}px)`;
     const thumb = element("span", "thumb"), source = this.pictured(row) ? embedded(`picture-${row}-frame`) : "";
     if (source) {
@@ -74,7 +76,6 @@ export class FrameList {
     }
     const words = element("span", "words"), title = element("span", "title"), why = element("span", "why");
     const glyph = element("span", "glyph", GLYPHS[status]);
-    const name = flight.names[row], t = flight.c.t_exposure_s[row];
     title.append(glyph, element("b", "", name), element("span", "quiet", ` ${clock(t)}`));
     const eph = flight.number("eph_m", row), inliers = flight.c.inliers[row];
     const evidence = [eph === null ? "" : `±${figure(eph, 1)} m`, inliers ? `${inliers} inliers` : ncc(flight, row)].filter(Boolean).join(" · ");

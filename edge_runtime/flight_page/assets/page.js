@@ -30,7 +30,8 @@ const view = new MapView(byId("map"), {
 });
 view.following = false;
 const list = new FrameList(byId("list"), byId("rows"), flight, { pictured: (row) => compare.has(row) && data.pictures[row].kinds.includes("frame"), onSelect: select });
-const timeline = new Timeline(byId("timeline"), flight, { deadlineMs: options.deadline_ms, onSelect: select, onPoint: (row) => say("pointed", row === null ? "" : `${flight.names[row]} · ${clock(flight.c.t_exposure_s[row])} · ${flight.status(row)}`) });
+const timeline = new Timeline(byId("timeline"), flight, { deadlineMs: options.deadline_ms, onSelect: select, onPoint: (row) => say("pointed", row === null ? "" : [flight.names[row], clock(flight.c.t_exposure_s[row]), flight.status(row), ...flight.happened(row).map(([, text]) => text)].join(" · ")) });
+const pictured = Int32Array.from(Object.keys(data.pictures), Number).sort();
 
 // --- the selected frame ---------------------------------------------------------------------
 
@@ -48,8 +49,9 @@ function select(row) {
   byId("explained").hidden = !explained(flight.reason(row));
   say("frame-name", flight.names[row]);
   say("frame-number", `${row + 1} of ${flight.count}`);
-  compare.show(row, status, "no pictures of this frame");
   const own = data.pictures[row];
+  compare.show(row, status, "no pictures of this frame");
+  byId("nearest").hidden = Boolean(own) || !pictured.length;
   byId("pictures-note").hidden = !(own && own.otherwise);
   say("pictures-note", own && own.otherwise ? "When the frames were gone through again for the pictures, this one came out otherwise than in the log: the pictures show what it came to then." : "");
   facts(row);
@@ -72,6 +74,12 @@ function bringIntoView(row) {
   const dx = x < edge ? edge - x : x > view.width - edge ? view.width - edge - x : 0;
   const dy = y < edge ? edge - y : y > view.height - edge ? view.height - edge - y : 0;
   if (dx || dy) view.panBy(dx && dx + Math.sign(dx) * view.width / 4, dy && dy + Math.sign(dy) * view.height / 4);
+}
+
+function nearestPictured() {
+  if (!pictured.length) return;
+  const at = firstNotBelow(pictured, selected), after = pictured[Math.min(at, pictured.length - 1)], before = pictured[Math.max(0, at - 1)];
+  select(Math.abs(after - selected) <= Math.abs(selected - before) ? after : before);
 }
 
 // To the next frame that is listed.
@@ -131,11 +139,11 @@ function head() {
   const c = flight.c, first = c.t_exposure_s[0], last = c.t_exposure_s[flight.count - 1], made = data.flight.made_with;
   say("log", data.log);
   const span = last - first;
-  say("when", (isUnix(first) ? `${clock(first, { day: true, tenths: false })} UTC` : `from ${clock(first)} by the telemetry's clock`) + (span > 0 && span < 1e7 ? `, ${duration(span)}` : ""));
+  say("when", (isUnix(first) ? `${clock(first, { day: true, tenths: false })} UTC` : `${clock(first)} by the telemetry's clock`) + (span > 0 && span < 1e7 ? `, ${duration(span)}` : ""));
   const median = flight.percentile("total_ms", 0.5), p99 = flight.percentile("total_ms", 0.99);
   const missed = c.deadline_missed.reduce((sum, v) => sum + v, 0), dropped = c.dropped.reduce((sum, v) => sum + v, 0);
   const ephs = flight.percentile("eph_m", 0.5);
-  const figures = [["frames", String(flight.count)], ["median time", milliseconds(median)], ["99 % within", milliseconds(p99)], ["median eph", figure(ephs, 1, " m")]];
+  const figures = [["frames", String(flight.count)], ["median time", milliseconds(median)], ["99 % within", milliseconds(p99)], ["median accuracy, 1 σ", figure(ephs, 1, " m")]];
   if (missed) figures.push(["deadline missed", String(missed)]);
   if (dropped) figures.push(["dropped", String(dropped)]);
   byId("key-figures").replaceChildren(...figures.map(([name, value]) => {
@@ -149,7 +157,7 @@ function head() {
     button.dataset.status = name;
     button.disabled = flight.counts[k] === 0;
     button.title = `Show only ${name}; again for all`;
-    button.append(element("span", "glyph", GLYPHS[k]), element("b", "", String(flight.counts[k])), document.createTextNode(` ${name} `), element("span", "share", share(flight.counts[k])));
+    button.append(element("span", "glyph", GLYPHS[k]), element("b", "", String(flight.counts[k])), document.createTextNode(name), element("span", "share", flight.counts[k] ? share(flight.counts[k]) : ""));
     button.addEventListener("click", () => filter(k));
     return button;
   }));
@@ -182,7 +190,7 @@ function filter(status) {
   [...byId("counts").children].forEach((button, k) => button.setAttribute("aria-pressed", flight.filter.has(k)));
   list.changed();
   const rows = flight.rows();
-  say("shown", flight.filter.size ? `${rows.length} of ${flight.count}` : `${flight.count}`);
+  say("shown", listed());
   root.dataset.listed = rows.length;
   if (rows.length && !flight.shown(selected)) select(rows[Math.min(rows.length - 1, firstNotBelow(rows, selected))]);
   else list.select(selected);
@@ -272,13 +280,14 @@ addEventListener("keydown", (e) => {
   const page = Math.max(1, Math.floor(byId("list").clientHeight / 58) - 1);
   const steps = { ArrowLeft: -1, ArrowRight: 1, ...(inList ? { ArrowUp: -1, ArrowDown: 1, PageUp: -page, PageDown: page, Home: -flight.count, End: flight.count } : {}) };
   const actions = { "+": () => view.zoomBy(1), "=": () => view.zoomBy(1), "-": () => view.zoomBy(-1), 0: () => view.fit(),
-    b: () => compare.blink(), l: larger, t: nextTheme, n: () => select(flight.change(selected, e.shiftKey ? -1 : 1)) };
+    b: () => compare.blink(), l: larger, t: nextTheme, p: nearestPictured, n: () => select(flight.change(selected, e.shiftKey ? -1 : 1)) };
   const action = steps[key] && !e.shiftKey ? () => step(steps[key]) : actions[key.toLowerCase()];
   if (!action) return;
   action();
   e.preventDefault();
   e.stopPropagation();
 }, { capture: true });
+byId("nearest").addEventListener("click", nearestPictured);
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));
 byId("change").addEventListener("click", (e) => select(flight.change(selected, e.shiftKey ? -1 : 1)));
@@ -295,7 +304,9 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => time
 addEventListener("beforeprint", () => { byId("run").hidden = false; });
 
 head();
-say("shown", `${flight.count}`);
+const listed = () => [flight.filter.size ? `${flight.rows().length} of ${flight.count}` : `${flight.count}`, pictured.length && pictured.length < flight.count ? `${pictured.length} with pictures` : ""].filter(Boolean).join(", ");
+say("shown", listed());
+byId("list").classList.toggle("bare", !pictured.length);
 root.dataset.listed = root.dataset.frames = flight.count;
 byId("timeline").setAttribute("aria-valuemax", flight.count);
 select(0);

@@ -6,7 +6,7 @@ import { clock } from "./words.js";
 
 export const STAGE_COLOURS = ["#8d99a6", "#56b4e9", "#2f7fc1", "#00a37a", "#e69f00", "#cc79a7"];
 // Okabe and Ito 2008: told apart by colour-blind eyes too.
-const GUTTER = 62, LANE = 8, EVENTS = 13, AXIS = 15, FEWEST = 8;
+const GUTTER = 66, LANE = 8, EVENTS = 14, AXIS = 15, FEWEST = 8, SNAP_PX = 7;
 const LONG_GAPS = 5;
 
 export class Timeline {
@@ -22,7 +22,7 @@ export class Timeline {
     }
     this.gaps = longGaps(flight);
     new ResizeObserver(() => this.draw()).observe(canvas);
-    const rowAt = (event) => this.rowAt(event.offsetX);
+    const rowAt = (event) => this.rowAt(event.offsetX, event.offsetY);
     let held = false;
     canvas.addEventListener("pointerdown", (e) => { held = true; canvas.setPointerCapture(e.pointerId); onSelect(rowAt(e)); });
     canvas.addEventListener("pointermove", (e) => { if (held) onSelect(rowAt(e)); onPoint(rowAt(e)); });
@@ -38,7 +38,13 @@ export class Timeline {
   get width() { return this.canvas.clientWidth; }
   get wide() { return this.width - GUTTER - 6; }
 
-  rowAt(x) {
+  // The frame at a place; among the events, the frame of the nearest one.
+  rowAt(x, y) {
+    if (y <= EVENTS) {
+      const far = ([row]) => Math.abs(GUTTER + (row + 0.5 - this.from) * this.wide / (this.to - this.from) - x);
+      const [near] = this.marked.filter((mark) => far(mark) < SNAP_PX).sort((a, b) => far(a) - far(b));
+      if (near) return near[0];
+    }
     const row = Math.floor(this.from + (x - GUTTER) / this.wide * (this.to - this.from));
     return Math.max(Math.ceil(this.from), Math.min(Math.ceil(this.to) - 1, row));
   }
@@ -84,7 +90,7 @@ export class Timeline {
     c.font = "11px system-ui, sans-serif";
     const span = this.to - this.from, per = this.wide / span, x = (row) => GUTTER + (row - this.from) * per;
     const bands = { lanes: EVENTS + 2, eph: EVENTS + 4 * LANE + 10 };
-    const room = height - AXIS - bands.eph - 8, tallEph = Math.floor(room * 0.42);
+    const room = height - AXIS - bands.eph - 8, tallEph = Math.floor(room * 0.4);
     const latencyTop = bands.eph + tallEph + 10, tallMs = room - tallEph - 2;
     const columns = gathered(flight, this.from, this.to, Math.max(1, Math.floor(this.wide)));
 
@@ -133,7 +139,7 @@ export class Timeline {
     }
     this.paintGaps(c, x, height, ink);
     this.paintEvents(c, x, ink, bad);
-    this.paintLabels(c, ink, bands, latencyTop, style);
+    this.paintLabels(c, ink, bands, tallEph, latencyTop, tallMs, style);
     this.paintAxis(c, x, height, ink);
     // The selected frame, across everything.
     const xa = x(this.row), xb = x(this.row + 1);
@@ -144,7 +150,7 @@ export class Timeline {
     document.documentElement.dataset.columns = columns.length;
   }
 
-  paintLabels(c, ink, bands, latencyTop, style) {
+  paintLabels(c, ink, bands, tallEph, latencyTop, tallMs, style) {
     c.textAlign = "left"; c.textBaseline = "middle";
     STATUSES.forEach((name, k) => {
       c.font = "600 8.5px system-ui, sans-serif";
@@ -154,8 +160,8 @@ export class Timeline {
     c.font = "11px system-ui, sans-serif";
     c.fillStyle = ink;
     c.fillText("events", 4, EVENTS / 2 + 1);
-    c.fillText("eph", 4, bands.eph + 7);
-    c.fillText("time", 4, latencyTop + 7);
+    c.fillText("eph", 4, bands.eph + tallEph / 2);
+    c.fillText("time", 4, latencyTop + tallMs / 2);
   }
 
   paintEvents(c, x, ink, bad) {
