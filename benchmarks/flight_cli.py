@@ -50,7 +50,7 @@ def add_flights(add: Any) -> None:
 def flights(args: argparse.Namespace) -> None:
     """Run the command."""
     from benchmarks.flight_laws import laws
-    from benchmarks.flight_run import FlightsPlan, fly
+    from benchmarks.flight_run import FlightsPlan, fly, left_out_coverages
 
     plan = FlightsPlan(
         world=args.world,
@@ -66,7 +66,7 @@ def flights(args: argparse.Namespace) -> None:
         config=config_from(args.set),
     )
     rows = fly(plan, say=lambda line: print(line, file=sys.stderr, flush=True))
-    judged = laws(rows)
+    judged = laws(rows, left_out=left_out_coverages(plan, rows))
     if args.json:
         for line in (*map(asdict, rows), *map(asdict, judged)):
             print(json.dumps(line))

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from benchmarks.calibration_fit import coverage, left_out_in_turn
+from benchmarks.calibration_flights import flight_errors
 from benchmarks.flight_edge import build_western_half, middle_lon_deg
 from benchmarks.flight_parts import (
     FlightPart,
@@ -29,7 +31,7 @@ from benchmarks.rows import append_rows, read_rows
 from edge_runtime.artefact import sha256_of
 from edge_runtime.backends.protocol import Backend, open_backend
 from edge_runtime.bundle import Bundle
-from edge_runtime.calibration import Calibration
+from edge_runtime.calibration import Calibration, Coverage
 from edge_runtime.camera import Camera
 from edge_runtime.errors import IndexFolderError, InputError
 from edge_runtime.flight_log import FlightLog
@@ -103,6 +105,33 @@ def fly(plan: FlightsPlan, *, say: Say = lambda _line: None) -> list[FlightRow]:
         if opened.half is not None:
             opened.half.close()
     return [done[part.name] for part in planned]
+
+
+def left_out_coverages(plan: FlightsPlan, rows: Sequence[FlightRow]) -> list[Coverage] | None:
+    """For each whole flight how right a calibration from the others is on it.
+
+    Args:
+        plan: that was flown.
+        rows: of its parts.
+
+    Returns:
+        None where the index has a calibration, which the fixes followed then, or where there are
+        too few flights or answers, or not all their logs.
+    """
+    whole = [row for row in rows if row.part == "whole"]
+    if len(whole) < 2:
+        return None
+    ids = {"index_id": whole[0].index_id, "bundle_id": whole[0].bundle_id}
+    if Calibration.open(plan.index, **ids) is not None:
+        return None
+    logs = [logs_folder(plan.out) / f"{row.name}.jsonl" for row in whole]
+    if not all(log.exists() for log in logs):
+        return None
+    flights = [flight_errors(log, log.with_suffix(".truth.csv"), **ids) for log in logs]
+    fits = left_out_in_turn(flights)
+    if fits is None:
+        return None
+    return [coverage([f], [fit]) for f, fit in zip(flights, fits, strict=True)]
 
 
 def summary(row: FlightRow) -> str:

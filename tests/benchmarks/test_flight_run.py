@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import calibration_fit
 from benchmarks.calibrate_cli import add_calibrate
+from benchmarks.calibration_fit import RadiusFit, coverage
+from benchmarks.calibration_flights import flight_errors
 from benchmarks.flight_cli import add_flights
-from benchmarks.flight_run import FlightsPlan, fly, logs_folder, rows_from
+from benchmarks.flight_run import FlightsPlan, fly, left_out_coverages, logs_folder, rows_from
 from benchmarks.random_checkpoint import random_checkpoint
 from edge_runtime.backends.protocol import open_backend
 from edge_runtime.bundle import Bundle
@@ -158,12 +161,33 @@ def test_a_calibration_from_flights_is_kept_with_the_index(
     assert made is not None
     assert made.truth == "flights"
     assert made.fitted.flights == 2
-    assert made.fitted.within_68 == pytest.approx(0.6827, abs=0.1)
+    flown = [
+        flight_errors(log, truth, index_id=made.index_id, bundle_id=made.bundle_id)
+        for log, truth in zip(given[1::3], given[2::3], strict=True)
+    ]
+    fit = RadiusFit(factor=made.factor, floor_m=made.floor_m)
+    assert made.fitted == coverage(flown, [fit, fit])
     page = (tmp_path / "plot.html").read_text()
     assert page.count("<svg") == 3
     assert "http" not in page.replace("http://www.w3.org", "")
     assert check_index(plan.index, bundle) is not None, "the index is whole with it"
+    rows = rows_from(plan.out)
+    assert left_out_coverages(plan, rows) is None, "what was flown followed it"
     (plan.index / CALIBRATION).unlink()
+
+
+def test_without_a_calibration_the_other_flights_give_one(
+    plan: FlightsPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_from(plan.out)
+    assert left_out_coverages(plan, rows) is None, "so few answers give none"
+    monkeypatch.setattr(calibration_fit, "_FEWEST_ANSWERS", 10)
+    without = left_out_coverages(plan, rows)
+    assert without is not None
+    whole = [row for row in rows if row.part == "whole"]
+    assert [c.answers <= row.ok for c, row in zip(without, whole, strict=True)] == [True, True]
+    assert [c.flights for c in without] == [1, 1]
+    assert left_out_coverages(replace(plan, out=tmp_path / "elsewhere.jsonl"), rows) is None
 
 
 def test_flights_on_another_index_are_refused(plan: FlightsPlan) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import Truth
 from benchmarks.flight_laws import Law, laws
 from benchmarks.flight_parts import (
     AFTER_MOVE_S,
@@ -21,6 +20,8 @@ from benchmarks.flight_parts import (
     states_of,
 )
 from benchmarks.flight_score import Answer, FlightRow, flight_row
+from benchmarks.scored_flight import Truth
+from edge_runtime.calibration import Coverage
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
@@ -225,6 +226,27 @@ def test_laws_hold_for_good_rows_and_say_when_they_are_too_few() -> None:
     assert {j.name for j in judged if j.holds is not True} == off
     assert not any(j.note for j in judged)
     assert "1 flights; the claim needs 3" in law([whole], "median error").note
+
+
+def test_without_a_calibration_only_too_small_a_radius_is_wrong() -> None:
+    def of(within_68: float, within_95: float) -> Coverage:
+        return Coverage(
+            flights=1, answers=1000, independent=200.0, within_68=within_68, within_95=within_95
+        )
+
+    cautious = scored("whole", [answer(k / 2) for k in range(100)])
+    bold = scored("whole", [answer(k / 2, off_m=20.0) for k in range(100)])
+    good = [of(0.60, 0.93), of(0.72, 0.95), of(0.75, 0.97)]
+    judged = {j.name: j for j in laws([cautious] * 3, left_out=good)}
+    name = "errors within the 68 % radius, {}"
+    by_others = judged[name.format("calibrated on the other flights")]
+    assert by_others.holds is True
+    assert by_others.seen.endswith("flights 60.0 %, 72.0 %, 75.0 %")
+    assert judged[name.format("without a calibration")].holds is True
+    for bad in (of(0.80, 0.95), of(0.55, 0.95)):
+        judged = {j.name: j for j in laws([bold] * 3, left_out=[bad] * 3)}
+        assert judged[name.format("calibrated on the other flights")].holds is False
+        assert judged[name.format("without a calibration")].holds is False
 
 
 def test_laws_fail_one_by_one() -> None:
