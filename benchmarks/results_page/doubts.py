@@ -81,4 +81,4 @@ def busy_machine(load: float, cores: int) -> str:
     """
     if load <= cores / 2:
         return ""
-    return f"Other programs ran: load {load:.0f} on {cores} cores"
+    return f"The machine was busy before: load {load:.0f} on {cores} cores"

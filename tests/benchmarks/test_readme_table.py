@@ -86,7 +86,7 @@ def test_a_doubt_stands_beside_the_number_it_belongs_to(results: Path) -> None:
     text = block(results, busy, measured(12.0, runtime="openvino", provider="OpenVINO"))
     assert "#L1)** fp32 <sup>1</sup> |" in text
     assert "#L2) fp32 |" in text
-    assert "\n\n1. Other programs ran: load 9 on 4 cores.\n" in text
+    assert "\n\n1. The machine was busy before: load 9 on 4 cores.\n" in text
 
 
 def test_a_runtime_that_an_encoder_lacks_is_left_empty(results: Path) -> None:
