@@ -1,8 +1,10 @@
 """`skyfix page`: what a flight looked like, as one HTML file."""
 
 import argparse
+import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def run_command(args: argparse.Namespace) -> int:
         first=first,
         after=after,
     )
-    progress = _PictureProgress()
+    progress = PictureProgress()
     summary = make_page(options, progress=progress)
     progress.end()
     for note in summary.notes:
@@ -98,17 +100,24 @@ def _part(text: str | None) -> tuple[int, int | None]:
     return int(first or 0), int(after) if after else None
 
 
-class _PictureProgress:
+class PictureProgress:
     """How far the pictures are: one line that is rewritten on a terminal, else now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Begin with the first frame.
+
+        Args:
+            clock: seconds.
+        """
+        self._clock = clock
         self._live = sys.stderr.isatty()
         self._first_s: float | None = None
-        self._told_s = -_TOLD_EVERY_S
+        self._told_s = -math.inf
         self._open = False
 
     def __call__(self, done: int, total: int, pictures: int) -> None:
-        now_s = time.perf_counter()
+        """Show how far they are."""
+        now_s = self._clock()
         if self._first_s is None:
             # Loading the encoder is not part of what a frame takes.
             self._first_s = now_s

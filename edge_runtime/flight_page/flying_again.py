@@ -47,7 +47,10 @@ def frames_of_source(
             other frames than the log has.
     """
     if is_live(settings.source):
-        msg = f"the source {settings.source} was live and its frames are gone"
+        msg = (
+            f"the source {settings.source} was live and its frames are gone; give the "
+            "folder that skyfix run --record wrote, as --recording"
+        )
         raise InputError(msg)
     settings = find_camera(settings).settings
     for rows in table.runs():

@@ -46,9 +46,10 @@ def find_map(folder: Path | None, table: FlightTable) -> FoundMap:
     if picture is None:
         return FoundMap(None, imagery, "", f"no map: {folder} has no imagery where the flight was")
     flown = [made.index_id for made in table.made_with() if made.index_id]
-    other = flown and found.id not in flown
-    note = f"the map is of index {found.id}, the flight was matched with {flown[0]}"
-    return FoundMap(picture, imagery, credit, note if other else "")
+    note = ""
+    if flown and found.id not in flown:
+        note = f"the map is of index {found.id}, the flight was matched with {flown[0]}"
+    return FoundMap(picture, imagery, credit, note)
 
 
 def _places(table: FlightTable) -> list[tuple[float, float]]:

@@ -22,6 +22,7 @@ MARGIN_M = 120.0
 _MARGIN_SHARE = 0.12
 _MOST_HALVINGS = 4
 """Coarsest picture, in zooms below the coarsest of the file."""
+_ROUNDING_PX = 0.01
 _NO_IMAGERY = (36, 43, 51)
 """As the page's map is where there is none."""
 
@@ -118,8 +119,9 @@ def _cut(bounds: Bounds, around: Box | None) -> Box | None:
 
 def _stitched(tiles: MapTiles, box: Box, zoom: int) -> MapPicture | None:
     world_px = TILE_PX << zoom
-    x0, y0 = math.floor(box.west * world_px), math.floor(box.north * world_px)
-    x1, y1 = math.ceil(box.east * world_px), math.ceil(box.south * world_px)
+    # Bounds are rounded: where they are a tile's edge they must not reach into the next one.
+    x0, y0 = (math.floor(v * world_px + _ROUNDING_PX) for v in (box.west, box.north))
+    x1, y1 = (math.ceil(v * world_px - _ROUNDING_PX) for v in (box.east, box.south))
     out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
     out[:] = _NO_IMAGERY
     # Below the file's coarsest zoom each of its tiles fills a part of one.

@@ -300,8 +300,20 @@ byId("theme").addEventListener("click", nextTheme);
 byId("larger").addEventListener("click", larger);
 byId("about").addEventListener("click", about);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.draw());
-// Paper has no buttons: what they would show is shown.
-addEventListener("beforeprint", () => { byId("run").hidden = false; });
+// Paper is white and has no buttons: what they would show is shown.
+let before = null;
+addEventListener("beforeprint", () => {
+  before = { theme: root.dataset.theme, hidden: byId("run").hidden };
+  root.dataset.theme = "light";
+  byId("run").hidden = false;
+  timeline.paint();
+});
+addEventListener("afterprint", () => {
+  if (!before) return;
+  if (before.theme) root.dataset.theme = before.theme; else delete root.dataset.theme;
+  byId("run").hidden = before.hidden;
+  timeline.draw();
+});
 
 head();
 const listed = () => [flight.filter.size ? `${flight.rows().length} of ${flight.count}` : `${flight.count}`, pictured.length && pictured.length < flight.count ? `${pictured.length} with pictures` : ""].filter(Boolean).join(", ");

@@ -94,6 +94,8 @@ export class Timeline {
     const latencyTop = bands.eph + tallEph + 10, tallMs = room - tallEph - 2;
     const columns = gathered(flight, this.from, this.to, Math.max(1, Math.floor(this.wide)));
 
+    c.save();
+    c.beginPath(); c.rect(GUTTER, 0, this.wide, height); c.clip();
     // Status: a lane for each, so that its height says which it is.
     STATUSES.forEach((name, k) => {
       const y = bands.lanes + k * LANE;
@@ -108,7 +110,6 @@ export class Timeline {
     const ephs = columns.map((col) => col.eph).filter((v) => v >= 0).sort((a, b) => a - b);
     const topEph = niceAbove(Math.max(1, ephs.length ? 1.15 * ephs[Math.floor(0.98 * (ephs.length - 1))] : 1));
     const yEph = (v) => bands.eph + tallEph * (1 - Math.min(v, topEph) / topEph);
-    scale(c, width, bands.eph, tallEph, topEph, "m", ink, line);
     c.fillStyle = style.getPropertyValue("--ok");
     for (const col of columns) if (col.eph >= 0) {
       c.globalAlpha = 0.85;
@@ -119,7 +120,6 @@ export class Timeline {
     const totals = columns.map((col) => col.total).sort((a, b) => a - b);
     const topMs = niceAbove(Math.max(this.deadlineMs ? this.deadlineMs * 1.15 : 0, totals.length ? totals[Math.floor(0.98 * (totals.length - 1))] * 1.1 : 0, 10));
     const yMs = (v) => latencyTop + tallMs * (1 - Math.min(v, topMs) / topMs);
-    scale(c, width, latencyTop, tallMs, topMs, "ms", ink, line);
     for (const col of columns) {
       if (col.slowest < 0) continue;
       let sum = 0;
@@ -137,6 +137,9 @@ export class Timeline {
       c.beginPath(); c.moveTo(GUTTER, yMs(this.deadlineMs)); c.lineTo(width, yMs(this.deadlineMs)); c.stroke();
       c.setLineDash([]);
     }
+    c.restore();
+    scale(c, width, bands.eph, tallEph, topEph, "m", ink, line);
+    scale(c, width, latencyTop, tallMs, topMs, "ms", ink, line);
     this.paintGaps(c, x, height, ink);
     this.paintEvents(c, x, ink, bad);
     this.paintLabels(c, ink, bands, tallEph, latencyTop, tallMs, style);
