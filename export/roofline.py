@@ -2,25 +2,23 @@
 
 The roofline model (Williams, Waterman and Patterson 2009), kernel by kernel. It leaves out what
 launching a kernel costs and assumes that every kernel reaches its ceiling, so a device is never
-faster and small networks are often much slower. Needs numpy alone.
+faster and small networks are often much slower.
 """
 
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from edge_runtime.backends.protocol import usable_cores
 from edge_runtime.errors import InputError
+from export.cpu_rates import best_of, best_peaks, cpu_rates
 from export.graph_costs import Cost
 
 Arithmetic = Literal["fp32", "fp16", "int8"]
 
 _FLOAT_BYTES: Mapping[Arithmetic, int] = {"fp32": 4, "fp16": 2, "int8": 1}
-_WORKING_SET = 1 << 28
-"""Bytes copied to measure memory: beyond any cache."""
+_PROBE_S = 0.1
+"""For each library and matrix size: someone waits for the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,42 +84,28 @@ def device_named(name: str) -> Device:
     raise InputError(msg)
 
 
-def measure_this_machine(*, side: int = 1024, seconds: float = 0.5) -> Device:
-    """Measure the CPU's two ceilings: numpy's FP32 matrix product, and copying memory.
+def measure_this_machine(*, seconds: float = _PROBE_S) -> Device:
+    """Measure the CPU's ceilings with all cores, by the fastest libraries that are installed.
 
-    The best of several tries each, with the threads that numpy's BLAS uses (OMP_NUM_THREADS) for
-    the product and one for the copy. FP16 and INT8 are not claimed: CPU kernels compute FP16 in
-    FP32, and numpy has no INT8 product.
+    The same measurement as the limits of `python -m benchmarks matrix`, a little shorter.
 
     Args:
-        side: of the matrices.
-        seconds: for each of the two.
+        seconds: for each library and matrix size.
+
+    Raises:
+        BackendError: the measurement failed.
     """
-    rng = np.random.default_rng(0)
-    one, other = (rng.random((side, side), np.float32) for _ in range(2))
-    product = np.empty_like(one)
-    source = np.ones(_WORKING_SET // 8, np.float64)
-    target = np.empty_like(source)
-    flops = 2 * side**3 / _best_s(lambda: np.matmul(one, other, out=product), seconds)
-    # A copy reads and writes; the write first reads the line it fills, which numpy cannot avoid.
-    bandwidth = 3 * _WORKING_SET / _best_s(lambda: np.copyto(target, source), seconds)
-    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    threads = usable_cores()
+    rates = cpu_rates(threads, seconds)
+    peaks = best_peaks(rates)
+    bandwidth_gb_s, memory_by = best_of(rates["memory"])
+    by = ", ".join(f"{kind} {name}" for kind, (_, name) in peaks.items())
     return Device(
         name=THIS_MACHINE,
-        peak_tflops={"fp32": flops / 1e12},
-        bandwidth_gb_s=bandwidth / 1e9,
-        source=f"measured now: numpy, {threads} threads, best of {seconds:g} s each",
+        peak_tflops={kind: rate / 1e3 for kind, (rate, _) in peaks.items()},
+        bandwidth_gb_s=bandwidth_gb_s,
+        source=f"measured now, CPU, {threads} threads: {by}, memory {memory_by}",
     )
-
-
-def _best_s(call: Callable[[], object], seconds: float) -> float:
-    call()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - began)
-    return best
 
 
 def roofline_ms(

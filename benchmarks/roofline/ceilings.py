@@ -6,23 +6,18 @@ as measurements faster than their limit (`benchmarks.roofline.limit`).
 """
 
 import functools
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from benchmarks.roofline.cpu_probe import Rates, last_cache_bytes
 from edge_runtime.backends.protocol import usable_cores
-from edge_runtime.errors import BackendError, InputError
+from edge_runtime.errors import BackendError
+from export.cpu_probe import Rates, last_cache_bytes
+from export.cpu_rates import best_of, best_peaks, cpu_rates
 
 Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 
-_TIMEOUT_S = 300
 _GPU_SIDES = (4096, 8192)
 _GPU_COPY_BYTES = 1 << 30
 
@@ -71,52 +66,20 @@ def cpu_ceilings(threads: int | None = None, *, seconds: float = 0.3) -> Ceiling
         BackendError: the measurement failed.
     """
     threads = usable_cores() if threads is None else threads
-    if threads < 1:
-        msg = f"{threads} threads; expected at least 1"
-        raise InputError(msg)
-    return _cpu_ceilings(threads, seconds)
-
-
-@functools.cache
-def _cpu_ceilings(threads: int, seconds: float) -> Ceilings:
-    text = str(threads)
-    here = str(Path(__file__).parents[2])
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(variables, text), "PYTHONPATH": here}
-    command = [sys.executable, "-m", "benchmarks.roofline.cpu_probe"]
-    command += ["--threads", text, "--seconds", str(seconds)]
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-        )
-        rates: Rates = json.loads(done.stdout)
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        msg = f"the CPU's ceilings could not be measured ({reason}); run: {' '.join(command)}"
-        raise BackendError(msg) from error
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        msg = f"the CPU's ceilings could not be measured ({error}); run: {' '.join(command)}"
-        raise BackendError(msg) from error
+    rates = cpu_rates(threads, seconds)
     return ceilings_from_rates(rates, threads=threads, cache_bytes=last_cache_bytes())
 
 
 def ceilings_from_rates(rates: Rates, *, threads: int, cache_bytes: int) -> Ceilings:
-    """The best contender of each kind.
-
-    What a CPU computes in no faster way it computes as fp32: casting first, so no other
-    precision is below it.
-    """
-    fp32, fp32_by = _best(rates["fp32"])
-    peaks = {"fp32": (fp32, fp32_by)}
-    for kind in ("fp16", "bf16", "int8"):
-        peaks[kind] = max(_best(rates[kind]), (fp32, "as fp32"))
-    memory, memory_by = _best(rates["memory"])
+    """The best contender of each kind."""
+    peaks = best_peaks(rates)
+    memory, memory_by = best_of(rates["memory"])
     return Ceilings(
         device=f"CPU, {threads} threads",
         peak_gflops={kind: rate for kind, (rate, _) in peaks.items()},
         bandwidth_gb_s=memory,
         cache_bytes=cache_bytes,
-        cache_gb_s=max(_best(rates["cache"])[0], memory),
+        cache_gb_s=max(best_of(rates["cache"])[0], memory),
         source=(
             f"measured, {threads} threads: "
             + "".join(f"{kind} {by}, " for kind, (_, by) in peaks.items())
@@ -124,10 +87,6 @@ def ceilings_from_rates(rates: Rates, *, threads: int, cache_bytes: int) -> Ceil
         ),
         contenders=rates,
     )
-
-
-def _best(rates: Mapping[str, float]) -> tuple[float, str]:
-    return max(((rate, name) for name, rate in rates.items()), default=(0.0, "none"))
 
 
 class GpuProbe(Protocol):

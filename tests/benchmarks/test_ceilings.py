@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.roofline import ceilings as module
+from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import (
     Arithmetic,
     ceilings_from_rates,
@@ -17,9 +17,10 @@ from benchmarks.roofline.ceilings import (
     cpu_ceilings,
     gpu_ceilings,
 )
-from benchmarks.roofline.cpu_probe import _best_s, _triad, last_cache_bytes, probe
 from benchmarks.roofline.jetson_table import gpu_clock_mhz, jetson_ceilings
 from edge_runtime.errors import BackendError, InputError
+from export import cpu_rates
+from export.cpu_probe import _best_s, _triad, last_cache_bytes, probe
 
 RATES = {
     "fp32": {"numpy": 50.0, "onnxruntime": 90.0, "openvino": 80.0},
@@ -79,9 +80,9 @@ def test_no_precision_is_slower_than_fp32_and_no_cache_than_memory() -> None:
 
 
 def test_this_machine_is_measured_by_every_library_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.roofline.cpu_probe._SIDES", (128, 256))
-    monkeypatch.setattr("benchmarks.roofline.cpu_probe._TIMES_LAST_CACHE", 1)
-    monkeypatch.setattr("benchmarks.roofline.cpu_probe._LEAST_ARRAY", 8 << 20)
+    monkeypatch.setattr("export.cpu_probe._SIDES", (128, 256))
+    monkeypatch.setattr("export.cpu_probe._TIMES_LAST_CACHE", 1)
+    monkeypatch.setattr("export.cpu_probe._LEAST_ARRAY", 8 << 20)
     monkeypatch.setitem(sys.modules, "openvino_telemetry", None)  # Put back as it was.
     rates = probe(1, seconds=0.01)
     assert {"numpy", "onnxruntime"} <= set(rates["fp32"])
@@ -131,21 +132,21 @@ def test_the_cpu_is_measured_once_a_process_in_a_program_of_its_own(
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         started.append(options["env"])
-        assert command[1:5] == ["-m", "benchmarks.roofline.cpu_probe", "--threads", "7"]
+        assert command[1:5] == ["-m", "export.cpu_probe", "--threads", "7"]
         return subprocess.CompletedProcess(command, 0, stdout=json.dumps(RATES), stderr="")
 
-    module._cpu_ceilings.cache_clear()
+    cpu_rates._cpu_rates.cache_clear()
     monkeypatch.setattr(subprocess, "run", run)
-    assert cpu_ceilings(7) is cpu_ceilings(7)
+    assert cpu_ceilings(7) == cpu_ceilings(7)
     assert ceilings_of("cpu", 7).peak_gflops["fp32"] == 90.0
     assert [env["OPENBLAS_NUM_THREADS"] for env in started] == ["7"]
-    module._cpu_ceilings.cache_clear()
+    cpu_rates._cpu_rates.cache_clear()
 
 
 def test_the_program_really_measures() -> None:
-    module._cpu_ceilings.cache_clear()
+    cpu_rates._cpu_rates.cache_clear()
     found = cpu_ceilings(1, seconds=0.001)
-    module._cpu_ceilings.cache_clear()
+    cpu_rates._cpu_rates.cache_clear()
     assert set(found.peak_gflops) == {"fp32", "fp16", "bf16", "int8"}
     assert found.device == "CPU, 1 threads"
     assert found.bandwidth_gb_s > 0.1
@@ -155,9 +156,9 @@ def test_a_measurement_that_fails_says_which_program(monkeypatch: pytest.MonkeyP
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         raise subprocess.CalledProcessError(1, command, stderr="first\nMemoryError: no\n")
 
-    module._cpu_ceilings.cache_clear()
+    cpu_rates._cpu_rates.cache_clear()
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(BackendError, match=r"MemoryError: no.*-m benchmarks\.roofline\.cpu_probe"):
+    with pytest.raises(BackendError, match=r"MemoryError: no.*-m export\.cpu_probe"):
         cpu_ceilings(1)
     with pytest.raises(InputError, match="0 threads; expected at least 1"):
         cpu_ceilings(0)
@@ -177,7 +178,7 @@ def test_a_gpus_peaks_are_its_fastest_products_and_copies_count_twice() -> None:
 
 def test_a_machine_without_a_gpu_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    module._torch_ceilings.cache_clear()
+    ceilings._torch_ceilings.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendError, match=r"finds no CUDA device.*leave the limit out"):
         gpu_ceilings()

@@ -1,6 +1,6 @@
 """How fast this machine's CPU can multiply and read, by the fastest libraries at hand.
 
-Runs as a program of its own (`python -m benchmarks.roofline.cpu_probe`), because the number of
+Runs as a program of its own (`python -m export.cpu_probe`), because the number of
 threads of a BLAS is settled when it is loaded, and because its arrays would count as the memory of
 whoever asked.
 """
@@ -224,7 +224,7 @@ def _best_s(call: Call, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline.cpu_probe")
+    parser = argparse.ArgumentParser(prog="python -m export.cpu_probe")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.3, help="for each contender and size")
     args = parser.parse_args()
