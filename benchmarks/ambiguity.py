@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import read_truth
 from benchmarks.flown_frames import FlownFrames
 from benchmarks.rows import Provenance, provenance
+from benchmarks.scored_flight import read_truth
 from edge_runtime.backends.protocol import Backend, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.camera import Camera
@@ -182,8 +182,11 @@ def run(args: argparse.Namespace) -> Iterator[AmbiguityRow]:
             and truth: all four or none.
 
     Raises:
-        InputError: a flight is given in part.
+        InputError: a flight is given in part, or too few views.
     """
+    if args.views < 1:
+        msg = f"--views is {args.views}; expected at least 1"
+        raise InputError(msg)
     given = [args.photos, args.telemetry, args.camera, args.truth]
     if any(given) and not all(given):
         msg = "a flight needs all of --photos, --telemetry, --camera and --truth"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import Attempt, score_flight
 from benchmarks.calibration_fit import Errors
+from benchmarks.scored_flight import Attempt, score_flight
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 from edge_runtime.flight_log import read_settings, settings_path

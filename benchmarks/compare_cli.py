@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_parts import rows_path
 from benchmarks.rows import append_rows, read_rows
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
@@ -50,7 +51,7 @@ def add_compare(add: Any) -> None:
         "--other-machine", action="store_true", help="compare rows of different machines too"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    parser.add_argument("--out", type=Path, help="append the comparisons to this .jsonl")
+    parser.add_argument("--out", type=rows_path, help="append the comparisons to this .jsonl")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print rows as JSON lines")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.accuracy import read_truth
 from benchmarks.end_to_end_contenders import Answer, Contender, Opened, Plain, open_contenders
 from benchmarks.end_to_end_rows import (
     PLAIN,
@@ -25,6 +24,7 @@ from benchmarks.end_to_end_rows import (
     times_of,
 )
 from benchmarks.rows import cpu_name, provenance
+from benchmarks.scored_flight import read_truth
 from edge_runtime.backends.protocol import Backend, BackendName, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.camera import Camera

@@ -6,11 +6,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks.accuracy import FALSE_FIX_M, Truth
+from benchmarks.accuracy import FALSE_FIX_M
 from benchmarks.end_to_end_contenders import Answer
 from benchmarks.flight_laws import Law
 from benchmarks.intervals import Rate, percentile, rate
 from benchmarks.rows import Provenance
+from benchmarks.scored_flight import Truth
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m
 

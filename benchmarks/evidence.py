@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import read_truth
 from benchmarks.flown_frames import FlownFrames
 from benchmarks.intervals import Rate, rate
+from benchmarks.scored_flight import read_truth
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import Truth, read_truth
+from benchmarks.scored_flight import Truth, read_truth
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m
 from edge_runtime.state import VehicleState, with_ground_height

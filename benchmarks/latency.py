@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.compare.pairing import comparison_key
+from benchmarks.clock_cost import CLOCK_NS, clock_cost_ns
+from benchmarks.compare.pairing import ANY_PRECISION, comparison_key
 from benchmarks.machine import Machine, WorkWatch
 from benchmarks.measurement import Energy, Limit, MeasurementRow, Memory, Quality
 from benchmarks.memory_use import MemoryWatch, in_child
 from benchmarks.rows import provenance, read_rows
 from benchmarks.time_summary import TimeSummary
-from benchmarks.timing import CLOCK_NS, clock_cost_ns, timed_calls
+from benchmarks.timing import timed_calls
 from edge_runtime.backends.protocol import BackendInfo, BackendName, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.engine_store import EngineRecord, engines_of, list_records
@@ -69,9 +70,10 @@ def measure_backend(
     Raises:
         SkyfixError: the backend or precision is not available here, or a count makes no sense.
     """
-    if batch < 1 or calls < 1 or warmup < 1:
+    if min(batch, calls, warmup) < 1 or (threads is not None and threads < 1):
         msg = (
-            f"batch {batch}, {calls} calls after {warmup} for warm-up; expected at least 1 of each"
+            f"batch {batch}, {calls} calls after {warmup} for warm-up, threads "
+            f"{threads or 'all'}; expected at least 1 of each"
         )
         raise InputError(msg)
     return in_child(_measure, bundle.root, name, precision, batch, calls, warmup, threads)
@@ -112,6 +114,7 @@ def _measure(
         backend.info,
         asked=name,
         asked_precision=precision,
+        asked_threads=threads,
         batch=batch,
         here=here,
         time=summary,
@@ -127,6 +130,7 @@ def measurement_row(
     *,
     asked: BackendName,
     asked_precision: Precision | None = None,
+    asked_threads: int | None = None,
     batch: int,
     here: Machine,
     time: TimeSummary,
@@ -144,6 +148,7 @@ def measurement_row(
         info: what the open backend says of itself.
         asked: what was asked for; `auto` becomes the backend that it chose.
         asked_precision: None for the backend's own choice.
+        asked_threads: None for all that this process may use.
         batch: pictures in a call.
         here: the machine.
         time: of calls.
@@ -166,6 +171,7 @@ def measurement_row(
         encoder=encoder_name(bundle.spec),
         architecture=bundle.spec.architecture,
         weights=f"of the bundle, sha256 {bundle.weights_sha256[:12]}",
+        asked=asked_words(asked, asked_precision, asked_threads),
         runtime=info.name if asked == "auto" else asked,
         provider=info.provider,
         precision=info.precision,
@@ -190,6 +196,11 @@ def measurement_row(
         energy=energy,
         note="; ".join(n for n in notes if n),
     )
+
+
+def asked_words(name: BackendName, precision: Precision | None, threads: int | None) -> str:
+    """What was asked for, before a backend or library chose what was left open."""
+    return f"{name} {precision or ANY_PRECISION}, threads {threads or 'all'}"
 
 
 def numbered(row: MeasurementRow, path: Path | None) -> MeasurementRow:

@@ -21,6 +21,9 @@ from train.presets import CVUSA, UNIVERSITY1652
 
 U8 = npt.NDArray[np.uint8]
 
+RECIPES = ("university1652", "cvusa")
+"""The paper's, of which rows are made, in this order."""
+
 _FILES = 24
 _JPEG_QUALITY = 90
 

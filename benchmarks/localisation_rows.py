@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from benchmarks.accuracy import FALSE_FIX_M, AccuracyRow, Attempt, Flight, Score, accuracy_row
+from benchmarks.accuracy import FALSE_FIX_M, AccuracyRow, accuracy_row
 from benchmarks.rows import Provenance, provenance
+from benchmarks.scored_flight import Attempt, Flight, Score
 from benchmarks.time_summary import TimeSummary, time_summary
 from edge_runtime.errors import InputError
 from edge_runtime.fix import STAGES, Fix

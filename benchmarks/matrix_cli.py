@@ -3,10 +3,10 @@
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_parts import require_counts, rows_path, say
 from benchmarks.matrix.plan import NUMBERS, RUNTIMES
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
@@ -85,7 +85,9 @@ def add_matrix(add: Any) -> None:
     how.add_argument(
         "--work", type=Path, default=Path("out/matrix"), help="folder for encoders and pictures"
     )
-    how.add_argument("--out", type=Path, help="append rows to this .jsonl (default: in --work)")
+    how.add_argument(
+        "--out", type=rows_path, help="rows, .jsonl; goes on with it (default: in --work)"
+    )
     how.add_argument("--json", action="store_true", help="print rows as JSON lines")
 
 
@@ -99,8 +101,9 @@ def matrix(args: argparse.Namespace) -> None:
     from benchmarks.matrix.plan import Effort, Wanted, cells
     from benchmarks.matrix.table import print_matrix, print_plan
 
-    if args.runs < 1:
-        msg = f"--runs is {args.runs}; expected at least 1"
+    require_counts(runs=args.runs, threads=args.threads)
+    if args.checkpoint and not args.bundle:
+        msg = "--checkpoint is of a --bundle, and none was given; give the bundle too"
         raise InputError(msg)
     effort = Effort(
         seconds=args.seconds,
@@ -138,7 +141,7 @@ def _run(args: argparse.Namespace, choices: Any, planned: Any, effort: Any) -> t
         msg = f"a flight needs {', '.join(missing)} too; give all five or none"
         raise InputError(msg)
     args.work.mkdir(parents=True, exist_ok=True)
-    flight = made_up_flight(args.work, say=_say)
+    flight = made_up_flight(args.work, say=say)
     imagery = args.work / "world" / "held_out" / "imagery.tif"
     if not missing:
         flight = Flight(
@@ -154,7 +157,7 @@ def _run(args: argparse.Namespace, choices: Any, planned: Any, effort: Any) -> t
         effort=effort,
         again=args.again,
     )
-    rows = run_matrix(place, choices, planned, flight, imagery, runs=args.runs, say=_say)
+    rows = run_matrix(place, choices, planned, flight, imagery, runs=args.runs, say=say)
     return rows, out
 
 
@@ -176,7 +179,3 @@ def _weights(given: list[str]) -> dict[str, Path]:
 
 def _command(args: argparse.Namespace) -> str:
     return str(getattr(args, "command_line", "python -m benchmarks matrix")).replace(" --list", "")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from benchmarks.measurement import Memory
 from benchmarks.rows import output_of
@@ -26,6 +26,8 @@ from edge_runtime.errors import BackendError, InputError
 Result = TypeVar("Result")
 GpuMib = Callable[[], float | None]
 """What this process holds on the GPU now; None where that is not told."""
+Resident: TypeAlias = Literal["VmRSS", "VmHWM", "RssAnon", "RssFile"]
+"""Now, at its highest; now its own, and mapped files (proc_pid_status(5))."""
 
 _OWN = Path("/proc/self")
 
@@ -101,8 +103,8 @@ def forget_peak(process: Path = _OWN) -> bool:
     return resident_mib("VmHWM", process) <= 1.05 * resident_mib("VmRSS", process)
 
 
-def resident_mib(name: Literal["VmRSS", "VmHWM"], process: Path = _OWN) -> float:
-    """Resident memory of a process, MiB: now (VmRSS) or at its highest (VmHWM).
+def resident_mib(name: Resident, process: Path = _OWN) -> float:
+    """Resident memory of a process, MiB; see `Resident`.
 
     Raises:
         InputError: the system does not tell.

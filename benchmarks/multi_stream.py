@@ -14,7 +14,7 @@ from edge_runtime.backends.protocol import BackendName
 from edge_runtime.precision import Precision
 
 if TYPE_CHECKING:
-    from benchmarks.query_stream import StreamPlan
+    from benchmarks.stream_plan import StreamPlan
 
 SECONDS = 60.0
 MLPERF_SECONDS = 600.0
@@ -39,7 +39,7 @@ def multi_stream(
     run: int = 0,
 ) -> "StreamPlan":
     """A plan of MultiStream; `StreamPlan` says what the arguments are."""
-    from benchmarks.query_stream import StreamPlan
+    from benchmarks.stream_plan import StreamPlan
 
     return StreamPlan(
         bundle=bundle,

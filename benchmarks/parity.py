@@ -13,8 +13,8 @@ centred one is not.
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +65,8 @@ class ParityRow(Provenance):
     """Where they come from."""
     photographs: int
     """Compared; as many others were calibrated on."""
+    folder: str = ""
+    """Name of theirs."""
     batch: int
     """Pictures per run of the batched comparison."""
     spread: float
@@ -104,7 +106,6 @@ def parity_rows(
     pictures: int = 12,
     batch: int = 4,
     threads: int | None = None,
-    done: Callable[[ParityRow], None] = lambda _: None,
 ) -> list[ParityRow]:
     """Compare encoders of random but lived-in weights on photographs.
 
@@ -115,7 +116,6 @@ def parity_rows(
         pictures: to compare.
         batch: pictures per run of the batched comparison.
         threads: CPU threads of ONNX Runtime; None for all of this machine's.
-        done: called with every row as soon as it is there.
 
     Raises:
         InputError: too few photographs, or one that cannot be read.
@@ -132,9 +132,8 @@ def parity_rows(
     rows = []
     for architecture in architectures:
         for size_px in sizes_px:
-            multiple = family_of(architecture).size_multiple_px
             torch.manual_seed(_SEED)
-            encoder = new_encoder(architecture, size_px=size_px // multiple * multiple).eval()
+            encoder = new_encoder(architecture, size_px=side_px(architecture, size_px)).eval()
             images = np.stack([resize_to_encoder(image, encoder.spec) for image in chosen])
             live_in(encoder, images[::2])
             row = parity_row(
@@ -145,9 +144,14 @@ def parity_rows(
                 batch=batch,
                 threads=threads,
             )
-            done(row)
-            rows.append(row)
+            rows.append(replace(row, folder=photographs[0].parent.name))
     return rows
+
+
+def side_px(architecture: str, size_px: int) -> int:
+    """A side that the network takes: lowered to a multiple of its patch."""
+    multiple = family_of(architecture).size_multiple_px
+    return size_px // multiple * multiple
 
 
 def parity_row(

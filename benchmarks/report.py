@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.accuracy import AccuracyRow, Flight, Score, accuracy_row, score_flight
+from benchmarks.accuracy import AccuracyRow, accuracy_row
 from benchmarks.report_examples import Example, examples
 from benchmarks.report_map import flight_map
 from benchmarks.report_page import page
 from benchmarks.rows import read_rows
+from benchmarks.scored_flight import Flight, Score, score_flight
 from edge_runtime.artefact import Manifest, write_atomically
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import Attempt, Flight, Score
 from benchmarks.report_map import Place, true_place
+from benchmarks.scored_flight import Attempt, Flight, Score
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import enu_offset_m

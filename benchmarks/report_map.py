@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import WITHIN_95, Attempt, Flight, Score
+from benchmarks.accuracy import WITHIN_95
+from benchmarks.scored_flight import Attempt, Flight, Score
 from edge_runtime.errors import ImageryError
 from edge_runtime.geodesy import from_mercator_unit, mercator_metres_per_unit, mercator_unit
 from edge_runtime.imagery import Bounds, ImageryStore

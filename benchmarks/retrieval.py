@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import Truth, read_truth
 from benchmarks.flown_frames import FlownFrames
 from benchmarks.intervals import Rate, rate
 from benchmarks.rows import Provenance, provenance
+from benchmarks.scored_flight import Truth, read_truth
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView, ground_view, view_hypotheses

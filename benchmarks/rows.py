@@ -74,23 +74,40 @@ def gpu_name() -> str | None:
     return listed.splitlines()[0].strip() if listed else None
 
 
+def why_not_writable(path: Path) -> str:
+    """Why no row can be appended to a file, as far as that shows before; empty where one can."""
+    if path.is_dir():
+        return "is a folder"
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there != path and not there.is_dir():
+        return f"lies below {there}, which is no folder"
+    return "" if os.access(there, os.W_OK) else "may not be written"
+
+
 def append_rows(path: Path, rows: list[Any]) -> None:
     """Append frozen dataclasses as JSON lines, in one write: all of them or none.
 
     Values that are not finite become null. Two programs may append to one file at a time.
 
     Raises:
-        InputError: the file ends in half a line, so something else went wrong before.
+        InputError: the file ends in half a line, so something else went wrong before; or it
+            cannot be written.
     """
     data = "".join(json.dumps(_plain(asdict(row)), allow_nan=False) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                msg = f"{path} ends in half a line; expected whole JSON lines. Remove its last line"
-                raise InputError(msg)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size:
+            with path.open("rb") as stream:
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    msg = f"{path} ends in half a line; expected whole JSON lines. Remove its last"
+                    raise InputError(f"{msg} line")
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); expected a .jsonl that can"
+        raise InputError(msg) from error
     try:
         os.write(descriptor, data.encode())
         os.fsync(descriptor)

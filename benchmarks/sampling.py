@@ -5,14 +5,10 @@ the memory**: the process's peak of resident memory during the calls, less what 
 first, inputs included. Each case runs in a fresh process, one after the other.
 """
 
-import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +16,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory_use import forget_peak, in_child, resident_mib
 from benchmarks.rows import Provenance, cpu_name, provenance
+from edge_runtime.backends.protocol import usable_cores
 from edge_runtime.errors import InputError
 from train.hard_negative_batches import hard_negative_batches
 from train.neighbours import gps_neighbours, similarity_neighbours
@@ -76,7 +74,7 @@ class SamplingRow(Provenance):
     min_s: float
     max_s: float
     peak_mib: float | None
-    """None where the system does not tell (it is Linux that does)."""
+    """None where the kernel does not begin the peak anew and the work stayed below the old one."""
     left_out_pairs: int | None
     """Of an epoch's batches."""
     device: str
@@ -85,7 +83,12 @@ class SamplingRow(Provenance):
 
 
 def run(
-    cases: Sequence[Case] = CASES, *, runs: int = 3, embedding_size: int = 64, shrink: int = 1
+    cases: Sequence[Case] = CASES,
+    *,
+    runs: int = 3,
+    embedding_size: int = 64,
+    shrink: int = 1,
+    done: Callable[[SamplingRow], None] = lambda _row: None,
 ) -> list[SamplingRow]:
     """Measure every case.
 
@@ -94,9 +97,10 @@ def run(
         runs: calls of each; their median, lowest and highest time are reported.
         embedding_size: of the made-up embeddings; the paper's encoder has 1024.
         shrink: divide the numbers of pairs and tiles by this, for a quick look.
+        done: called with each row as soon as it is there.
 
     Raises:
-        InputError: a number makes no sense.
+        InputError: a number makes no sense, or the system does not tell a process's memory.
     """
     for name, value in (("runs", runs), ("embedding_size", embedding_size), ("shrink", shrink)):
         if value < 1:
@@ -105,9 +109,9 @@ def run(
     rows = []
     for case in cases:
         smaller = case._replace(pairs=case.pairs // shrink, tiles=case.tiles // shrink)
-        # Spawned, not forked: a fork would start with this process's memory.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            rows.append(fresh.submit(_measure, smaller, runs, embedding_size).result())
+        row = in_child(_measure, smaller, runs, embedding_size)
+        done(row)
+        rows.append(row)
     return rows
 
 
@@ -139,13 +143,14 @@ def print_sampling(rows: Sequence[SamplingRow]) -> None:
 
 def _measure(case: Case, runs: int, embedding_size: int) -> SamplingRow:
     call = _prepare(case, embedding_size)
-    before = _resident_mib("VmRSS") if _forget_peak() else None
+    peak_is_ours = forget_peak()
+    before, peak_before = resident_mib("VmRSS"), resident_mib("VmHWM")
     times, left_out = [], None
     for _ in range(runs):
         started = time.perf_counter()
         left_out = call()
         times.append(time.perf_counter() - started)
-    after = _resident_mib("VmHWM")
+    after = resident_mib("VmHWM")
     return SamplingRow(
         **provenance(),
         what=case.what,
@@ -157,12 +162,10 @@ def _measure(case: Case, runs: int, embedding_size: int) -> SamplingRow:
         median_s=statistics.median(times),
         min_s=min(times),
         max_s=max(times),
-        peak_mib=None if before is None or after is None else after - before,
+        peak_mib=after - before if peak_is_ours or after > peak_before else None,
         left_out_pairs=left_out,
         device=cpu_name(),
-        threads=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        threads=usable_cores(),
     )
 
 
@@ -236,21 +239,3 @@ def _half_overlapping_grid(rng: np.random.Generator, tiles: int) -> tuple[F64, F
     degrees = SPACING_M / 111_195.0  # Of a great circle.
     lat_deg = 40 + rows * degrees
     return lat_deg, -74 + columns * degrees / np.cos(np.radians(40))
-
-
-def _forget_peak() -> bool:
-    """Let this process's highest memory be what it holds now; False where that is not possible."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc_pid_clear_refs(5).
-    except OSError:
-        return False
-    return True
-
-
-def _resident_mib(name: Literal["VmRSS", "VmHWM"]) -> float | None:
-    """Resident memory of this process now, or at its highest; None where it is not told."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(x.split()[1]) / 1024 for x in lines if x.startswith(f"{name}:")), None)

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.memory_use import resident_mib
 from benchmarks.rows import Provenance, cpu_name, provenance
 from benchmarks.search_contenders import Contender, Faiss, K, Plain, Skyfix, recall
 from benchmarks.search_map import SimulatedMap
@@ -100,6 +101,7 @@ def run(
     calls: int = 1000,
     contenders: tuple[ContenderName, ...] = get_args(ContenderName),
     folder: Path | None = None,
+    done: Callable[[list[SearchRow]], None] = lambda _rows: None,
     said: Callable[[str], None] = lambda _line: None,
 ) -> list[SearchRow]:
     """Measure contenders on one simulated map.
@@ -114,6 +116,7 @@ def run(
         calls: timed per task.
         contenders: whom to measure; faiss is left out where it is not installed.
         folder: for files, up to 16 bytes per tile and dimension; None for a temporary one.
+        done: called with the rows of each contender as soon as they are there.
         said: told what goes on and what is left out.
 
     Returns:
@@ -125,11 +128,14 @@ def run(
     present = tuple(c for c in contenders if not c.startswith("faiss") or find_spec("faiss"))
     if len(present) < len(contenders):
         said("faiss is not installed and left out; install it with: pip install faiss-cpu")
-    if not present or min(tiles, dimensions, batch, calls) < 1:
+    if not present or min(tiles, dimensions, batch, calls) < 1 or not radius_m >= 0:
         msg = (
             f"{len(present)} contenders, {tiles} tiles, {dimensions} dimensions, {batch} queries, "
-            f"{calls} calls; expected 1 or more of each"
+            f"{calls} calls, radius {radius_m:g} m; expected 1 or more of each, and 0 m or more"
         )
+        raise InputError(msg)
+    if folder is not None and not folder.is_dir():
+        msg = f"{folder} is not a folder; expected one to write files into"
         raise InputError(msg)
     found = []
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -147,7 +153,9 @@ def run(
             said(f"measuring {contender}")
             job = _Job(root, contender, dtype, stride_m, radius_m, batch, calls)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found += pool.apply(_measured, (job,))
+                rows_of_one = pool.apply(_measured, (job,))
+            done(rows_of_one)
+            found += rows_of_one
     return found
 
 
@@ -178,11 +186,12 @@ def _measured(job: _Job) -> list[SearchRow]:
     circles = [Circle(float(p["lat_deg"]), float(p["lon_deg"]), job.radius_m) for p in places]
     batches = [queries[(n + np.arange(job.batch)) % len(queries)] for n in range(_DISTINCT_QUERIES)]
     gc.collect()
-    before = _memory_mib()
+    own_before, mapped_before = resident_mib("RssAnon"), resident_mib("RssFile")
     contender.open()
     whole_ms = _timed(lambda n: contender.whole(batches[n]), job.calls, len(batches))
     circle_ms = _timed(lambda n: contender.circle(batches[n], circles[n]), job.calls, len(batches))
-    after = _memory_mib()
+    own_after, mapped_after = resident_mib("RssAnon"), resident_mib("RssFile")
+    peak_mib = resident_mib("VmHWM")
     whole_recall = recall(truth, contender.whole(queries))
     answers = np.concatenate(
         [contender.circle(queries[n : n + 1], c) for n, c in enumerate(circles)]
@@ -214,9 +223,9 @@ def _measured(job: _Job) -> list[SearchRow]:
             recall_at_10=found,
             build_s=build_s,
             files_mib=sum(path.stat().st_size for path in contender.files) / 2**20,
-            own_mib=after["RssAnon"] - before["RssAnon"],
-            mapped_mib=after["RssFile"] - before["RssFile"],
-            built_with_mib=after["VmHWM"],
+            own_mib=own_after - own_before,
+            mapped_mib=mapped_after - mapped_before,
+            built_with_mib=peak_mib,
             cpu=cpu_name(),
         )
         for task, times, found in tasks
@@ -239,13 +248,6 @@ def _timed(call: Callable[[int], object], calls: int, distinct: int) -> F64:
         passed = time.perf_counter() - began
         times[n] = 1e3 * passed, 1e3 * (time.thread_time() - on_core)
     return times
-
-
-def _memory_mib() -> dict[str, float]:
-    """This process's resident memory by kind, and its peak (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return {name: float(fields[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile", "VmHWM")}
 
 
 def _write_truth(root: Path) -> None:

@@ -13,7 +13,7 @@ from edge_runtime.backends.protocol import BackendName
 from edge_runtime.precision import Precision
 
 if TYPE_CHECKING:
-    from benchmarks.query_stream import StreamPlan
+    from benchmarks.stream_plan import StreamPlan
 
 SECONDS = 60.0
 MLPERF_SECONDS = 600.0
@@ -36,7 +36,7 @@ def single_stream(
     run: int = 0,
 ) -> "StreamPlan":
     """A plan of SingleStream; `StreamPlan` says what the arguments are."""
-    from benchmarks.query_stream import StreamPlan
+    from benchmarks.stream_plan import StreamPlan
 
     return StreamPlan(
         bundle=bundle,

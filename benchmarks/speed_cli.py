@@ -1,29 +1,28 @@
 """`python -m benchmarks end-to-end`, `start-up` and `soak`: arguments, and what they print."""
 
 import argparse
-import json
-import sys
+import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks.command_parts import add_command, add_flight, add_output, emit, say
 from benchmarks.flight_laws import Law
-from benchmarks.rows import append_rows
+from benchmarks.resuming import measured_rows, say_kept
 from benchmarks.start_up import Cache
 from edge_runtime.backends.protocol import BACKENDS
-from edge_runtime.command_line import HelpFormatter
 
 
 def add_end_to_end(add: Any) -> None:
     """Add the command to a parser's subparsers."""
-    parser = _command(
+    parser = add_command(
         add,
         "end-to-end",
         "skyfix beside a plain loop of OpenCV, ONNX Runtime and NumPy, in one run",
         end_to_end,
     )
-    _add_flight(parser)
+    add_flight(parser)
     parser.add_argument("--truth", type=Path, help="CSV with filename, lat_deg, lon_deg (degrees)")
     parser.add_argument("--tiles", type=int, default=10_000, help="refuse a map of fewer")
     parser.add_argument("--block", type=int, default=10, help="photographs in a row, per contender")
@@ -31,15 +30,15 @@ def add_end_to_end(add: Any) -> None:
     parser.add_argument("--frames", type=int, help="photographs that count; all by default")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="of skyfix")
     parser.add_argument("--threads", type=int, help="CPU threads of skyfix's encoder")
-    _add_output(parser)
+    add_output(parser)
 
 
 def add_start_up(add: Any) -> None:
     """Add the command to a parser's subparsers."""
-    parser = _command(
+    parser = add_command(
         add, "start-up", "from starting the process to the first record and the first fix", start_up
     )
-    _add_flight(parser, source="folder of photographs or video")
+    add_flight(parser, source="folder of photographs or video")
     parser.add_argument(
         "--backend", nargs="+", choices=BACKENDS, default=["auto"], help="each a row of its own"
     )
@@ -53,32 +52,21 @@ def add_start_up(add: Any) -> None:
         "them and no other process has them mapped",
     )
     _add_options(parser)
-    _add_output(parser)
+    add_output(parser, goes_on=True)
 
 
 def add_soak(add: Any) -> None:
     """Add the command to a parser's subparsers."""
-    parser = _command(
+    parser = add_command(
         add, "soak", "skyfix run for a long time: memory, threads, files, missing records", soak
     )
-    _add_flight(parser, source="video file, played in real time over and over")
+    add_flight(parser, source="video file, played in real time over and over")
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
     parser.add_argument("--hz", type=float, default=10.0, help="frames per second at most")
     parser.add_argument("--every-s", type=float, default=10.0, help="seconds between two samples")
     parser.add_argument("--folder", type=Path, required=True, help="for all the run writes")
     _add_options(parser)
-    _add_output(parser)
-
-
-def _command(add: Any, name: str, purpose: str, run: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = add.add_parser(
-        name,
-        help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}.",
-        formatter_class=HelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
+    add_output(parser)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,22 +77,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="more of skyfix run's options, as --option=--deadline-ms=90; repeatable",
     )
-
-
-def _add_flight(parser: argparse.ArgumentParser, *, source: str = "folder of photographs") -> None:
-    for name, what in (
-        ("bundle", "encoder folder"),
-        ("index", "satellite index folder"),
-        ("source", source),
-        ("telemetry", "CSV with filename, height_m, yaw_deg, …"),
-        ("camera", "camera JSON"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=what)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="append rows to this .jsonl")
-    parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
 
 
 def end_to_end(args: argparse.Namespace) -> None:
@@ -127,8 +99,8 @@ def end_to_end(args: argparse.Namespace) -> None:
         frames=args.frames,
         tiles=args.tiles,
     )
-    rows = compare(plan, say=_say)
-    _emit(args, rows)
+    rows = compare(plan, say=say)
+    emit(args, rows)
     if not args.json:
         print_speed(rows)
         print_laws(laws(rows))
@@ -136,7 +108,9 @@ def end_to_end(args: argparse.Namespace) -> None:
 
 def start_up(args: argparse.Namespace) -> None:
     """Run the command."""
-    from benchmarks.start_up import StartUpPlan, laws, measure
+    from benchmarks.start_up import StartUpPlan, StartUpRow, laws, measure
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.satellite_index import SatelliteIndex
 
     plan = StartUpPlan(
         bundle=args.bundle,
@@ -149,8 +123,28 @@ def start_up(args: argparse.Namespace) -> None:
         caches=tuple(args.cache),
         options=tuple(args.option),
     )
-    rows = measure(plan, say=_say)
-    _emit(args, rows)
+    bundle = Bundle.open(plan.bundle)
+    index = SatelliteIndex.open(plan.index, bundle)
+    index.close()
+    kept = measured_rows(args, "start-up")
+    rows: list[StartUpRow] = []
+    for cache, backend in itertools.product(plan.caches, plan.backends):
+        before = kept.find(
+            backend=backend,
+            cache=cache,
+            runs=plan.runs,
+            source=plan.source,
+            options=list(plan.options),
+            bundle_id=bundle.id,
+            index_id=index.id,
+        )
+        if before is not None:
+            say_kept(args, f"{backend}, {cache} cache", before)
+            rows.append(StartUpRow(**before))
+            continue
+        measured = measure(replace(plan, caches=(cache,), backends=(backend,)), say=say)
+        emit(args, measured)
+        rows += measured
     if args.json:
         return
     for row in rows:
@@ -182,8 +176,8 @@ def soak(args: argparse.Namespace) -> None:
         every_s=args.every_s,
         options=tuple(args.option),
     )
-    row = long_run.soak(plan, say=_say)
-    _emit(args, [row])
+    row = long_run.soak(plan, say=say)
+    emit(args, [row])
     if args.json:
         return
     print(
@@ -201,15 +195,3 @@ def print_laws(laws: Sequence[Law]) -> None:
         verdict = {True: "holds", False: "FAILS", None: "-"}[law.holds]
         note = f" ({law.note})" if law.note else ""
         print(f"{verdict:<6} {law.name}: {law.seen}; required {law.required}{note}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _emit(args: argparse.Namespace, rows: Sequence[Any]) -> None:
-    if args.out is not None:
-        append_rows(args.out, list(rows))
-    if args.json:
-        for row in rows:
-            print(json.dumps(asdict(row)))

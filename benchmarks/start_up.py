@@ -85,6 +85,8 @@ class StartUpRow(Provenance):
     frames_to_ok: float
     """Median number of records up to the first OK."""
     source: str
+    options: Sequence[str] = ()
+    """More options of skyfix run."""
     device: str
     cores: int
     load: float
@@ -268,6 +270,7 @@ def _row(
         first_ok_max_s=max(ok_s) if all_ok else None,
         frames_to_ok=statistics.median(s.frames for s in starts),
         source=plan.source,
+        options=plan.options,
         device=cpu_name(),
         cores=len(os.sched_getaffinity(0)),
         load=os.getloadavg()[0],

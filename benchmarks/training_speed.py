@@ -13,13 +13,14 @@ from typing import Literal
 
 import torch
 
+from benchmarks.clock_cost import CLOCK_NS, ClockNs
 from benchmarks.loading import LoadingRow
 from benchmarks.machine import Machine, WorkWatch
 from benchmarks.measurement import Memory
 from benchmarks.memory_use import MemoryWatch, in_child
 from benchmarks.rows import Provenance, provenance
 from benchmarks.time_summary import TimeSummary
-from benchmarks.timing import CLOCK_NS, ClockNs, timed_for
+from benchmarks.timing import timed_for
 from edge_runtime.errors import InputError
 from train.config import TrainConfig
 from train.distributed import Ranks

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.clock_cost import clock_cost_ns
 from benchmarks.energy.meter import measured, open_meter
 from benchmarks.latency import on_cpu
 from benchmarks.machine import WorkWatch
@@ -27,7 +28,7 @@ from benchmarks.matrix.task import Task
 from benchmarks.measurement import Energy, Limit, MeasurementRow, Quality
 from benchmarks.memory_use import MemoryWatch
 from benchmarks.rows import append_rows, provenance
-from benchmarks.timing import TimedCalls, clock_cost_ns, timed_for
+from benchmarks.timing import TimedCalls, timed_for
 from edge_runtime.artefact import sha256_of_json, write_atomically
 from edge_runtime.backends.protocol import check_probes
 from edge_runtime.bundle import Bundle

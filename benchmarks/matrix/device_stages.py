@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.clock_cost import CLOCK_NS, ClockNs
 from benchmarks.matrix.runtimes import FlownRuntime, Runtime
 from benchmarks.time_summary import TimeSummary, time_summary
-from benchmarks.timing import CLOCK_NS, ClockNs
 
 U8 = npt.NDArray[np.uint8]
 

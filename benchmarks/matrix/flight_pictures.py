@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import Truth, read_truth
 from benchmarks.flown_frames import FlownFrames
 from benchmarks.matrix.pictures import Pictures
 from benchmarks.random_checkpoint import GROUND_SIZE_M
+from benchmarks.scored_flight import Truth, read_truth
 from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.geodesy import enu_offset_m, move_lat_lon

@@ -16,6 +16,7 @@ from benchmarks.matrix.pictures import save_pictures
 from benchmarks.matrix.plan import Cell, Effort, expected_s, key_of, pictures_for
 from benchmarks.matrix.task import Task
 from benchmarks.measurement import NotRunRow
+from benchmarks.resuming import here
 from benchmarks.rows import append_rows, provenance, read_rows
 from edge_runtime.artefact import sha256_of_json
 from edge_runtime.bundle import Bundle
@@ -72,7 +73,7 @@ def run_matrix(
     """
     by_name = {choice.name: choice for choice in choices}
     ready: dict[str, _Ready] = {}
-    here = _here()
+    place_now = here()
     before = {} if place.again else _rows_by_key(place.out)
     total = runs * len(planned)
     left = _Left(planned, by_name, place.effort, runs)
@@ -83,7 +84,7 @@ def run_matrix(
             head += f" batch {cell.batch}" + (f" run {run + 1}" if runs > 1 else "")
             if cell.encoder not in ready:
                 ready[cell.encoder] = _prepared(place, by_name[cell.encoder], flight, imagery, say)
-            row = _done(before, cell, run, here, ready[cell.encoder], place.threads)
+            row = _done(before, cell, run, place_now, ready[cell.encoder], place.threads)
             if row is not None:
                 left.skip(cell, run)
                 say(f"{head}: {_line(row)} (as before)")
@@ -93,7 +94,7 @@ def run_matrix(
                 left.took(cell, run, time.monotonic() - began_s)
                 say(f"{head}: {_line(row)}{left}")
                 if row["kind"] == "not_run":  # Nor will it in the next run.
-                    before[(*cell, 0, *here)] = row
+                    before[(*cell, 0, *place_now)] = row
             if run == 0 or row["kind"] == "measurement":
                 found.append(row)
     return found
@@ -248,13 +249,6 @@ def _last_line(text: str, before: str) -> str:
     return before + lines[-1].removeprefix("matrix: ") if lines else ""
 
 
-def _here() -> tuple[object, ...]:
-    """Commit and machine, as they end the keys of rows made now."""
-    made = machine()
-    commit = provenance()["git_commit"]
-    return commit, made.cpu, made.cores, made.gpu, made.system
-
-
 def _rows_by_key(path: Path) -> dict[tuple[object, ...], Row]:
     """Rows that are there by their keys; none where the file is not."""
     if not path.exists():
@@ -268,15 +262,15 @@ def _done(
     rows: Mapping[tuple[object, ...], Row],
     cell: Cell,
     run: int,
-    here: tuple[object, ...],
+    place_now: tuple[object, ...],
     ready: _Ready,
     threads: int,
 ) -> Row | None:
     """The row that makes a measurement needless; None where there is none."""
-    cannot = rows.get((*cell, 0, *here))
+    cannot = rows.get((*cell, 0, *place_now))
     if cannot is not None and cannot["kind"] == "not_run":
         return cannot
-    row = rows.get((*cell, run, *here))
+    row = rows.get((*cell, run, *place_now))
     if row is None or row["kind"] == "not_run" or isinstance(ready, str):
         return None
     same = row["bundle_id"] == Bundle.open(ready[0].bundle).id

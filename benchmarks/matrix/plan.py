@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from benchmarks.resuming import place_of
 from edge_runtime.errors import InputError
 
 RuntimeName = Literal[
@@ -161,8 +162,7 @@ def key_of(row: Mapping[str, Any]) -> tuple[object, ...]:
     Args:
         row: a measurement or not_run row as read back.
     """
-    made = row["machine"]
     return (
         *(row["encoder"], row["runtime"], row["precision"], row["batch"], row.get("run", 0)),
-        *(row["git_commit"], made["cpu"], made["cores"], made["gpu"], made["system"]),
+        *place_of(row),
     )

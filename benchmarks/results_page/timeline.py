@@ -6,11 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.accuracy import FALSE_FIX_M, WITHIN_95, read_log, score_flight
+from benchmarks.accuracy import FALSE_FIX_M, WITHIN_95
 from benchmarks.intervals import percentile
 from benchmarks.report_map import STATUS_NAMES, status_css
 from benchmarks.results_page.figure import Figure, spaced, tick
 from benchmarks.results_page.written import plural, significant
+from benchmarks.scored_flight import read_log, score_flight
 from edge_runtime.errors import InputError
 from edge_runtime.fix import STAGES, Fix
 from train.svg_plots import Axis, Mark, error_over_time

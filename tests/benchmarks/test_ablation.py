@@ -8,10 +8,22 @@ import numpy as np
 import pytest
 
 import benchmarks.ablation as ablation
-from benchmarks.ablation import VARIANTS, Ground, Group, ablate, print_ablation
+from benchmarks.ablation import ablate, print_ablation
+from benchmarks.ablation_ground import (
+    STRIDE_M,
+    Ground,
+    in_runs,
+    nearest_tile_task,
+    read_ground,
+    seed_of_world,
+)
+from benchmarks.ablation_variants import GOING_ON, START, STUDENT, VARIANTS, Group
 from benchmarks.rows import read_rows
+from edge_runtime.errors import InputError
+from edge_runtime.geodesy import distance_m
 from train.encoder import new_encoder, save_checkpoint
 from train.pair_table import ImageArray, ImageSet, PairTable
+from train.world import WorldConfig, make_world
 
 PAIRS = 32
 
@@ -33,7 +45,7 @@ def noise_ground() -> Ground:
         geometry="aligned",
         margin=1.25,
     )
-    task = ablation._task(table.photos, table.tiles)
+    task = nearest_tile_task(table.photos, table.tiles)
     return Ground(training=table, task=task, start=Path())
 
 
@@ -49,9 +61,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         "select": 2,
         "threads": 1,
     }
-    monkeypatch.setattr(ablation, "START", replace(ablation.START, **small))
-    monkeypatch.setattr(ablation, "GOING_ON", replace(ablation.GOING_ON, **small))
-    monkeypatch.setattr(ablation, "STUDENT", replace(ablation.STUDENT, **small))
+    monkeypatch.setattr(ablation, "START", replace(START, **small))
+    monkeypatch.setattr(ablation, "GOING_ON", replace(GOING_ON, **small))
+    monkeypatch.setattr(ablation, "STUDENT", replace(STUDENT, **small))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -101,6 +113,46 @@ def test_the_nearest_tile_is_the_true_one() -> None:
 
 
 def test_frames_of_a_run_share_the_place_of_the_middle_one() -> None:
-    task = ablation._in_runs(noise_ground().task, 3)
+    task = in_runs(noise_ground().task, 3)
     assert task.query_labels[:6].tolist() == [1, 1, 1, 4, 4, 4]
     assert task.query_labels[-2:].tolist() == [31, 31]
+
+
+def test_the_ground_of_a_world_is_a_grid_around_every_photograph(tmp_path: Path) -> None:
+    make_world(
+        tmp_path / "world",
+        WorldConfig(
+            seed=6,
+            train_size_m=300,
+            train_photos=6,
+            held_out_size_m=300,
+            flights=1,
+            frames_per_flight=4,
+            min_height_m=50,
+            max_height_m=70,
+        ),
+    )
+    config = replace(START, size_px=32, ground_size_m=48.0)
+    ground = read_ground(tmp_path / "world", config, start=Path(), say=lambda _: None)
+    assert seed_of_world(tmp_path / "world") == 6
+    assert len(ground.training.photos) == 6
+    task = ground.task
+    assert len(task.queries) == 4
+    assert len(task.gallery) > 100
+    queries, gallery = task.queries, task.gallery
+    assert queries.lat_deg is not None
+    assert queries.lon_deg is not None
+    assert gallery.lat_deg is not None
+    assert gallery.lon_deg is not None
+    own = task.query_labels
+    apart_m = distance_m(
+        queries.lat_deg, queries.lon_deg, gallery.lat_deg[own], gallery.lon_deg[own]
+    )
+    # Nothing is further from a grid of STRIDE_M than half its diagonal.
+    assert apart_m.max() <= STRIDE_M / np.sqrt(2) + 0.1
+    assert gallery.images.read(0, np.random.default_rng(0)).shape == (40, 40, 3)
+
+
+def test_what_is_no_world_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a world folder"):
+        seed_of_world(tmp_path)

@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import (
-    SUCCESS_M,
-    WITHIN_68,
-    WITHIN_95,
-    accuracy_row,
-    read_truth,
-    score_flight,
-)
+from benchmarks.accuracy import SUCCESS_M, WITHIN_68, WITHIN_95, accuracy_row
+from benchmarks.scored_flight import read_truth, score_flight
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 

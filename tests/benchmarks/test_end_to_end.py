@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import Truth
 from benchmarks.end_to_end import SpeedPlan, compare
 from benchmarks.end_to_end_contenders import Answer
 from benchmarks.end_to_end_rows import (
@@ -20,6 +19,7 @@ from benchmarks.end_to_end_rows import (
     times_of,
 )
 from benchmarks.random_checkpoint import random_checkpoint
+from benchmarks.scored_flight import Truth
 from edge_runtime.backends.protocol import open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import InputError

@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,7 +141,7 @@ def test_a_backend_is_closed_when_a_call_fails(
     assert backend.closed == 1
 
 
-@pytest.mark.parametrize("wrong", [{"calls": 0}, {"warmup": 0}, {"batch": 0}])
+@pytest.mark.parametrize("wrong", [{"calls": 0}, {"warmup": 0}, {"batch": 0}, {"threads": 0}])
 def test_measuring_nothing_is_refused(bundle: Bundle, wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1 of each"):
         measure_backend(bundle, "ort-cpu", **wrong)  # type: ignore[arg-type]
@@ -163,7 +164,7 @@ def test_a_fallback_to_the_cpu_is_named_in_the_row_and_said_aloud(
         "ort-cuda was asked for, which is CUDAExecutionProvider, and CPUExecutionProvider ran"
     )
     told = capsys.readouterr()
-    assert "FALLBACK: ort-cuda: ort-cuda was asked for" in told.err
+    assert "FALLBACK: ort-cuda, batch 1: ort-cuda was asked for" in told.err
     assert "CPU!" in told.out
     assert "! FALLBACK: ort-cuda was asked for" in told.out
 
@@ -265,6 +266,44 @@ def test_the_same_measurement_again_is_another_run(bundle: Bundle, tmp_path: Pat
     found = [(row["batch"], row["run"]) for row in read_rows(rows)]
     assert found == [(1, 0), (4, 0), (1, 1)]
     assert numbered(row_of(bundle), None).run == 0
+
+
+def test_started_again_it_goes_on_with_what_its_file_lacks(
+    bundle: Bundle,
+    here: Callable[[FakeBackend], FakeBackend],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    backend = here(FakeBackend())
+    rows = tmp_path / "rows.jsonl"
+    words = ["latency", "--bundle", str(bundle.root), "--backend", "ort-cpu", "--calls", "9"]
+    words += ["--warmup", "1", "--out", str(rows)]
+
+    def measured(*more: str) -> list[tuple[int, int]]:
+        calls, before = len(backend.seen), len(read_rows(rows)) if rows.exists() else 0
+        assert main([*words, *more]) == 0
+        found = [(row["batch"], row["run"]) for row in read_rows(rows)[before:]]
+        assert (len(backend.seen) > calls) == bool(found)
+        return found
+
+    assert measured("--batch", "1", "2") == [(1, 0), (2, 0)]
+    capsys.readouterr()
+    assert measured("--batch", "2", "1", "4") == [(4, 0)]
+    told = capsys.readouterr()
+    assert "ort-cpu, batch 2: has its row" in told.err
+    assert "--again measures it anew" in told.err
+    assert f"--latency {rows}" in told.out.splitlines()[-1]
+    assert measured("--runs", "2") == [(1, 1)]
+    assert measured("--again") == [(1, 2)]
+    assert measured() == []
+    # Settings of another kind are another measurement.
+    assert measured("--calls", "10") == [(1, 0)]
+    assert measured("--threads", "1") == [(1, 0)]
+    assert measured("--precision", "fp32") == [(1, 0)]
+    assert measured("--backend", "auto") == [(1, 0)]
+    capsys.readouterr()
+    assert measured("--json") == []
+    assert json.loads(capsys.readouterr().out)["batch"] == 1
 
 
 def test_batches_hold_different_probes() -> None:

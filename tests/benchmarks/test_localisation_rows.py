@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import accuracy_row, score_flight
+from benchmarks.accuracy import accuracy_row
+from benchmarks.accuracy_cli import add_localisation
 from benchmarks.compare.metrics import METRICS
 from benchmarks.localisation_rows import in_words, localisation_rows
-from benchmarks.protocol_cli import add_localisation
 from benchmarks.rows import append_rows, read_rows
+from benchmarks.scored_flight import score_flight
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.multi_stream import PERCENTILE, QUERIES, SAMPLES_PER_QUERY, multi_stream
-from benchmarks.query_stream import WARMUP_QUERIES, Samples, accuracy_run, speed_run
+from benchmarks.query_stream import WARMUP_QUERIES, speed_run
+from benchmarks.stream_samples import Samples, accuracy_run
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

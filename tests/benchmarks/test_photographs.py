@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import accuracy_row, score_flight
+from benchmarks.accuracy import accuracy_row
 from benchmarks.photographs import prepare, track_headings_deg
+from benchmarks.scored_flight import score_flight
 from edge_runtime.cli import main as skyfix
 from edge_runtime.errors import InputError
 from export.cli import main as export

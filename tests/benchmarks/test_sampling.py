@@ -45,4 +45,4 @@ def test_memory_is_that_of_the_work() -> None:
 @pytest.mark.parametrize("name", ["runs", "embedding_size", "shrink"])
 def test_numbers_that_make_no_sense_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
-        run([], **{name: 0})
+        run([], **{name: 0})  # type: ignore[arg-type]

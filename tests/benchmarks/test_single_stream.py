@@ -10,19 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.protocol_cli import add_single_stream
-from benchmarks.query_stream import (
-    WARMUP_QUERIES,
-    Samples,
-    StreamPlan,
-    accuracy_run,
-    is_done,
-    measure_stream,
-    speed_run,
-)
+from benchmarks.query_stream import WARMUP_QUERIES, kept_row, measure_stream, speed_run
 from benchmarks.random_checkpoint import random_checkpoint
+from benchmarks.resuming import MeasuredRows
 from benchmarks.rows import append_rows, read_rows
 from benchmarks.single_stream import PERCENTILE, QUERIES, SECONDS, single_stream
+from benchmarks.stream_cli import add_single_stream
+from benchmarks.stream_plan import StreamPlan
+from benchmarks.stream_samples import Samples, accuracy_run
 from edge_runtime.errors import BackendError, InputError
 from export.bundle_export import export_bundle
 
@@ -138,7 +133,8 @@ def test_one_wrong_embedding_shows_in_the_accuracy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("samples_per_query", 0), ("queries", 0), ("samples", 1)]
+    ("field", "value"),
+    [("samples_per_query", 0), ("queries", 0), ("samples", 1), ("threads", 0)],
 )
 def test_a_plan_that_is_no_run_is_refused(field: str, value: int) -> None:
     values: dict[str, Any] = {"samples_per_query": 1, "queries": 1, "samples": 2, field: value}
@@ -191,17 +187,20 @@ def test_folders_without_photographs_are_refused(bundle: Path, tmp_path: Path) -
 
 
 def test_a_row_serves_its_own_plan_and_no_other(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
     plan = single_stream(bundle, seconds=0.0, queries=5, backend="ort-cpu", threads=1)
-    append_rows(tmp_path / "rows.jsonl", [measure_stream(plan)])
-    rows = read_rows(tmp_path / "rows.jsonl")
-    assert is_done(plan, rows)
-    assert not is_done(plan, [{**rows[0], "git_commit": "another"}])
+    append_rows(out, [measure_stream(plan)])
+    rows = MeasuredRows(out, "measurement")
+    kept = kept_row(plan, rows)
+    assert kept is not None
+    assert kept["asked"] == "ort-cpu any, threads 1"
     for values in (
-        {"run": 1}, {"seconds": 9.0}, {"queries": 500}, {"threads": 2}, {"precision": "fp16"},
-        {"backend": "openvino"}, {"photographs": tmp_path},
+        {"run": 1}, {"seconds": 9.0}, {"queries": 500}, {"threads": 2}, {"threads": None},
+        {"precision": "fp16"}, {"backend": "openvino"}, {"backend": "auto"},
+        {"photographs": tmp_path},
     ):  # fmt: skip
         other: dict[str, Any] = {"seconds": 0.0, "queries": 5, "backend": "ort-cpu", "threads": 1}
-        assert not is_done(single_stream(bundle, **{**other, **values}), rows), values
+        assert kept_row(single_stream(bundle, **{**other, **values}), rows) is None, values
 
 
 def run_command(*arguments: str | Path) -> None:

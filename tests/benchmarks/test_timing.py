@@ -2,14 +2,9 @@ import time
 
 import pytest
 
-from benchmarks.timing import (
-    ClockCost,
-    StageTimes,
-    TimedCalls,
-    clock_cost_ns,
-    timed_calls,
-    timed_for,
-)
+from benchmarks.clock_cost import ClockCost, clock_cost_ns
+from benchmarks.stage_times import StageTimes
+from benchmarks.timing import TimedCalls, timed_calls, timed_for
 from edge_runtime.errors import InputError
 
 

@@ -1,0 +1,95 @@
+"""What a file of rows has already, so that a command started again goes on where it was."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from benchmarks.command_parts import say
+from benchmarks.machine import machine
+from benchmarks.rows import cpu_name, provenance, read_rows
+
+Row: TypeAlias = Mapping[str, Any]
+
+_MACHINE = ("cpu", "cores", "gpu", "system", "power_mode")
+
+
+def place_of(row: Row) -> tuple[object, ...]:
+    """Commit and machine of a row, as far as its numbers depend on them.
+
+    Args:
+        row: with the whole machine, or (small ones) with its CPU alone.
+    """
+    made = row.get("machine")
+    if isinstance(made, Mapping):
+        return (row["git_commit"], *(made.get(name) for name in _MACHINE))
+    return (row["git_commit"], row.get("cpu") or row.get("device"))
+
+
+def here() -> tuple[object, ...]:
+    """`place_of` rows with the whole machine that are made now."""
+    return place_of({**provenance(), "machine": asdict(machine())})
+
+
+class MeasuredRows:
+    """Rows of one kind that this commit measured on this machine."""
+
+    def __init__(self, path: Path | None, kind: str) -> None:
+        """Read them.
+
+        Args:
+            path: of the rows; None, or one that is not there, has none.
+            kind: of rows.
+
+        Raises:
+            InputError: unreadable, or not rows.
+        """
+        rows = read_rows(path, kind=kind) if path is not None and path.exists() else []
+        places = {here(), (provenance()["git_commit"], cpu_name())} if rows else set()
+        self._rows: list[Row] = [row for row in rows if place_of(row) in places]
+
+    def find(
+        self,
+        *,
+        where: Callable[[Row], bool] = lambda _row: True,
+        calls: int = 0,
+        seconds: float = 0.0,
+        items: int = 1,
+        **wanted: object,
+    ) -> Row | None:
+        """The newest row with these values; None where there is none.
+
+        Args:
+            where: what else must hold.
+            calls: timed at least.
+            seconds: that they took together, at least.
+            items: pictures in a call, as the row's throughput counts them.
+            **wanted: values of fields.
+        """
+        for row in reversed(self._rows):
+            if any(row.get(name) != value for name, value in wanted.items()):
+                continue
+            if where(row) and (not calls or _is_as_long(row["time"], calls, seconds, items)):
+                return row
+        return None
+
+
+def measured_rows(args: argparse.Namespace, kind: str) -> MeasuredRows:
+    """What a command finds in its `--out`; nothing with `--again`."""
+    return MeasuredRows(None if args.again else args.out, kind)
+
+
+def say_kept(args: argparse.Namespace, what: str, row: Row) -> None:
+    """Say in one line that something is not measured again; print its row where a program reads."""
+    commit = str(row["git_commit"])
+    unsure = ", a modified checkout" if commit.endswith("+") else ""
+    say(f"{what}: has its row (commit {commit}{unsure}); --again measures it anew")
+    if args.json:
+        print(json.dumps(row))
+
+
+def _is_as_long(time: Row, calls: int, seconds: float, items: int) -> bool:
+    took_s = time["n"] * items / time["throughput_per_s"]
+    return bool(time["n"] >= calls and took_s >= 0.999 * seconds)  # Rows are rounded.
