@@ -19,8 +19,9 @@ from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView
 from edge_runtime.index_format import TileLevel
 from edge_runtime.localizer_config import LocalizerConfig
+from edge_runtime.matches import Candidate, Match
 from edge_runtime.pose_correction import PoseCorrection
-from edge_runtime.refinement import MERGE_M, Candidate, Match, Refiner
+from edge_runtime.refinement import MERGE_M, Refiner
 from edge_runtime.satellite_index import Circle, SatelliteIndex
 from edge_runtime.search_scope import SearchScope, close_look, control_places, scope_of
 from edge_runtime.similarity_evidence import UsualSimilarity, similarity_log_evidence

@@ -5,11 +5,9 @@ every window at a coarse resolution, the best are repeated at a fine one, and lo
 asked for a second opinion where the imagery is sharp enough for them.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,11 +15,36 @@ import numpy.typing as npt
 
 from edge_runtime.correlation import GreyPatch, Peak, Warp, correlate, warped
 from edge_runtime.feature_agreement import PairMatcher
-from edge_runtime.geodesy import distance_m, move_lat_lon
+from edge_runtime.geodesy import distance_m
 from edge_runtime.ground_view import GroundView
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.local_features import FeatureMatcher
 from edge_runtime.match_evidence import peaks_log_evidence
+from edge_runtime.matches import (
+    Candidate,
+    Match,
+    SearchRange,
+    correction,
+    distinct,
+    placed,
+    turned_offset,
+    view_centre,
+)
+
+__all__ = [
+    "CONTROL_POOL",
+    "FEATURE_REACH_M",
+    "FINE_GSD_M",
+    "MERGE_M",
+    "REACH_M",
+    "VIEW_MARGIN",
+    "Candidate",
+    "Match",
+    "Refiner",
+    "SearchRange",
+    "turned_offset",
+    "view_centre",
+]
 
 U8 = npt.NDArray[np.uint8]
 
@@ -42,72 +65,6 @@ _FINE_MATCHES = 2
 """How many of the best coarse peaks are repeated at the fine resolution."""
 CONTROL_POOL = 64
 """Places that controls are taken from in turn, few enough to keep their windows in memory."""
-
-
-class Candidate(NamedTuple):
-    """A place where a view could have been taken, from search or from the tracker."""
-
-    lat_deg: float
-    """Where the view's centre would lie."""
-    lon_deg: float
-    view: int
-    """Which of the views."""
-    similarity: float
-    """Cosine similarity of its tile; NaN for a candidate that did not come from search."""
-    row: int
-    """Row of the tile table; -1 for one that did not come from search."""
-
-
-class SearchRange(NamedTuple):
-    """Corrections to heading and height that are tried."""
-
-    yaw_deg: tuple[float, ...]
-    scale: tuple[float, ...]
-    combined: bool = True
-    """Whether headings are tried with every scale; else one of them is wrong at a time."""
-
-    def warps(self) -> list[Warp]:
-        """Every correction, the smallest first."""
-        pairs = [
-            (y, s)
-            for y in self.yaw_deg
-            for s in self.scale
-            if self.combined or y == 0.0 or s == 1.0
-        ]
-        pairs.sort(key=lambda p: abs(p[0]) + 100 * abs(p[1] - 1))
-        return [Warp(yaw_deg=y, scale=s) for y, s in pairs]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """One place where the view fits, and how well."""
-
-    lat_deg: float
-    """Position of the drone."""
-    lon_deg: float
-    look_lat_deg: float
-    """Where the optical axis meets the ground."""
-    look_lon_deg: float
-    yaw_deg: float
-    """Heading with the correction that fits best."""
-    height_m: float
-    """Height with the correction that fits best."""
-    similarity: float
-    row: int
-    view: int
-    ncc: float
-    """Correlation at the finest resolution it was looked at."""
-    z: float
-    """Correlation in standard deviations of what chance gives here."""
-    inliers: int
-    """Local features that agree; 0 where they were not used."""
-    reprojection_px: float
-    """Root mean square error of these features, NaN without them."""
-    log_evidence: float
-    """Logarithm of how much more likely this agreement is at the right place than at a wrong
-    one."""
-    sigma_m: float
-    """1-sigma error of the match itself, without the attitude's share."""
 
 
 class Refiner:
@@ -156,7 +113,7 @@ class Refiner:
         reach_px = round(reach_m / COARSE_GSD_M)
         for v, group in _grouped(candidates, most_windows).items():
             own = [c._replace(view=v) for c in controls]
-            found = self._coarse(views[v], v, group, own, warps, size_m, reach_px)
+            found = self._coarse(views[v], group, own, warps, size_m, reach_px)
             matches += found[: len(group)]
             elsewhere += found[len(group) :]
         matches = _with_evidence(matches, elsewhere, (2 * reach_px + 1) ** 2 * len(warps))
@@ -191,7 +148,6 @@ class Refiner:
     def _coarse(
         self,
         view: GroundView,
-        number: int,
         group: Sequence[Candidate],
         controls: Sequence[Candidate],
         warps: Sequence[Warp],
@@ -207,7 +163,10 @@ class Refiner:
         windows += [_without_edge(self._control(c, full_px), edge) for c in controls]
         every = [*group, *controls]
         peaks = correlate(coarse, windows, warps, size_px=size_px, gsd_m=COARSE_GSD_M)
-        return [self._match(view, number, every[p.window], p, COARSE_GSD_M) for p in peaks]
+        return [
+            placed(view, every[p.window], p, gsd_m=COARSE_GSD_M, sigma_m=_COARSE_SIGMA_M)
+            for p in peaks
+        ]
 
     def _control(self, place: Candidate, size_px: int) -> GreyPatch:
         """The widest window of a place that comes again every few seconds, mostly from memory.
@@ -223,10 +182,7 @@ class Refiner:
         return kept
 
     def _fine(self, view: GroundView, match: Match, size_m: float, *, features: bool) -> Match:
-        nominal = Warp(
-            yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
-            scale=match.height_m / view.hypothesis.height_m,
-        )
+        nominal = correction(view, match)
         warps = [
             Warp(yaw_deg=nominal.yaw_deg + dy, scale=nominal.scale * ds)
             for dy, ds in ((0, 1), (-2, 1), (2, 1), (0, 0.98), (0, 1.02))
@@ -242,15 +198,12 @@ class Refiner:
         candidate = Candidate(*centre, match.view, match.similarity, match.row)
         # The fine window is too small to tell chance from agreement: z stays the coarse one.
         peak = replace(peaks[0], z=match.z)
-        fine = self._match(view, match.view, candidate, peak, FINE_GSD_M)
+        fine = placed(view, candidate, peak, gsd_m=FINE_GSD_M, sigma_m=_FINE_SIGMA_M)
         fine = replace(fine, log_evidence=match.log_evidence)
         return self._ask_features(view, fine, size_px) if features else fine
 
     def _ask_features(self, view: GroundView, match: Match, size_px: int) -> Match:
-        nominal = Warp(
-            yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
-            scale=match.height_m / view.hypothesis.height_m,
-        )
+        nominal = correction(view, match)
         centre = view_centre(view, match)
         turned = warped(_grey(view.image, view.mask), nominal, size_px)
         found = self._features.match(
@@ -269,47 +222,12 @@ class Refiner:
             z=match.z,
         )
         candidate = Candidate(*centre, match.view, match.similarity, match.row)
-        sharper = self._match(view, match.view, candidate, peak, FINE_GSD_M)
+        sharper = placed(view, candidate, peak, gsd_m=FINE_GSD_M, sigma_m=_FEATURE_SIGMA_M)
         return replace(
             sharper,
             inliers=found.inliers,
             reprojection_px=found.reprojection_px,
             log_evidence=match.log_evidence + min(found.log_evidence, _MAX_FEATURE_LOG_EVIDENCE),
-            sigma_m=_FEATURE_SIGMA_M,
-        )
-
-    def _match(
-        self,
-        view: GroundView,
-        number: int,
-        candidate: Candidate,
-        peak: Peak,
-        gsd_m: float,
-    ) -> Match:
-        """Turn a peak into positions: the view's centre, then the drone and the optical axis."""
-        centre = move_lat_lon(
-            candidate.lat_deg, candidate.lon_deg, peak.column * gsd_m, -peak.row * gsd_m
-        )
-        east, north = turned_offset(view.centre_east_m, view.centre_north_m, peak.warp)
-        drone = move_lat_lon(centre.lat_deg, centre.lon_deg, -east, -north)
-        east, north = turned_offset(view.look_east_m, view.look_north_m, peak.warp)
-        look = move_lat_lon(drone.lat_deg, drone.lon_deg, east, north)
-        return Match(
-            lat_deg=float(drone.lat_deg),
-            lon_deg=float(drone.lon_deg),
-            look_lat_deg=float(look.lat_deg),
-            look_lon_deg=float(look.lon_deg),
-            yaw_deg=view.hypothesis.yaw_deg + peak.warp.yaw_deg,
-            height_m=view.hypothesis.height_m * peak.warp.scale,
-            similarity=candidate.similarity,
-            row=candidate.row,
-            view=number,
-            ncc=peak.ncc,
-            z=peak.z,
-            inliers=0,
-            reprojection_px=math.nan,
-            log_evidence=0.0,
-            sigma_m=_CORRELATION_SIGMA_M if gsd_m == FINE_GSD_M else 2 * _CORRELATION_SIGMA_M,
         )
 
     def _window(self, lat_deg: float, lon_deg: float, size_px: int, gsd_m: float) -> GreyPatch:
@@ -317,7 +235,8 @@ class Refiner:
         return _grey(patch.image, patch.mask)
 
 
-_CORRELATION_SIGMA_M = 1.5
+_FINE_SIGMA_M = 1.5
+_COARSE_SIGMA_M = 2 * _FINE_SIGMA_M
 _FEATURE_SIGMA_M = 1.0
 _MAX_FEATURE_LOG_EVIDENCE = 10.0
 
@@ -331,24 +250,6 @@ def _with_evidence(matches: Sequence[Match], controls: Sequence[Match], tried: i
         tried=tried,
     )
     return [replace(m, log_evidence=e) for m, e in zip(matches, judged, strict=False)]
-
-
-def turned_offset(east_m: float, north_m: float, warp: Warp) -> tuple[float, float]:
-    """An offset from the drone after correcting its heading (clockwise) and height."""
-    angle = math.radians(warp.yaw_deg)
-    cos, sin = math.cos(angle) * warp.scale, math.sin(angle) * warp.scale
-    return east_m * cos + north_m * sin, north_m * cos - east_m * sin
-
-
-def view_centre(view: GroundView, match: Match) -> tuple[float, float]:
-    """Where the centre of the view lies on the map according to a match."""
-    warp = Warp(
-        yaw_deg=match.yaw_deg - view.hypothesis.yaw_deg,
-        scale=match.height_m / view.hypothesis.height_m,
-    )
-    east, north = turned_offset(view.centre_east_m, view.centre_north_m, warp)
-    centre = move_lat_lon(match.lat_deg, match.lon_deg, east, north)
-    return float(centre.lat_deg), float(centre.lon_deg)
 
 
 def _without_edge(patch: GreyPatch, edge_px: int) -> GreyPatch:
@@ -374,19 +275,6 @@ def _grouped(candidates: Sequence[Candidate], most: int) -> dict[int, list[Candi
     for candidate in kept:
         groups.setdefault(candidate.view, []).append(candidate)
     return groups
-
-
-def distinct(matches: Sequence[Match]) -> list[Match]:
-    """Keep the strongest of matches that name the same place."""
-    kept: list[Match] = []
-    for match in matches:
-        apart = (
-            float(distance_m(k.lat_deg, k.lon_deg, match.lat_deg, match.lon_deg)) > 8.0
-            for k in kept
-        )
-        if all(apart):
-            kept.append(match)
-    return kept
 
 
 def _grey(rgb: U8, mask: U8) -> GreyPatch:

@@ -12,22 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.correlation import Warp
 from edge_runtime.geodesy import distance_m, move_lat_lon
 from edge_runtime.ground_view import GroundView, ViewHypothesis
 from edge_runtime.imagery import ImageryStore
 from edge_runtime.match_evidence import correlation_log_evidence, usual_chance_z
-from edge_runtime.refinement import (
-    FINE_GSD_M,
-    MERGE_M,
-    REACH_M,
-    VIEW_MARGIN,
-    Candidate,
-    Match,
-    Refiner,
-    SearchRange,
-    turned_offset,
-)
+from edge_runtime.matches import Candidate, Match, SearchRange
+from edge_runtime.refinement import FINE_GSD_M, MERGE_M, REACH_M, VIEW_MARGIN, Refiner
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
@@ -347,27 +337,6 @@ def test_a_usual_chance_peak_speaks_against_and_a_usual_right_one_for() -> None:
     assert correlation_log_evidence(6.0) > 5
 
 
-# --- offsets ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("offset", "warp", "turned"),
-    [
-        ((10, 0), (0, 1), (10, 0)),
-        ((0, 10), (90, 1), (10, 0)),
-        ((10, 0), (90, 1), (0, -10)),
-        ((3, 4), (180, 1), (-3, -4)),
-        ((10, 0), (0, 1.1), (11, 0)),
-        ((0, 10), (45, 2), (20 / math.sqrt(2), 20 / math.sqrt(2))),
-    ],
-)
-def test_a_growing_heading_turns_an_offset_clockwise(
-    offset: tuple[float, float], warp: tuple[float, float], turned: tuple[float, float]
-) -> None:
-    found = turned_offset(*offset, Warp(yaw_deg=warp[0], scale=warp[1]))
-    assert found == pytest.approx(turned, abs=1e-9)
-
-
 # --- windows ---------------------------------------------------------------------------------
 
 
@@ -431,12 +400,6 @@ def test_no_candidates_give_no_matches(
     assert refined(refiner, view_of(40, 30)) == []
 
 
-def test_the_smallest_correction_is_tried_first() -> None:
-    warps = SearchRange((-5.0, 0.0, 5.0), (0.9, 1.0, 1.1)).warps()
-    assert warps[0] == Warp(yaw_deg=0.0, scale=1.0)
-    assert len({(w.yaw_deg, w.scale) for w in warps}) == 9
-
-
 def test_a_smaller_search_has_lower_chance_peaks() -> None:
     # The largest of n normal samples lies near sqrt(2 ln n).
     tried = [10, 1_000, 57 * 57 * 21, 1_000_000]
@@ -444,10 +407,3 @@ def test_a_smaller_search_has_lower_chance_peaks() -> None:
     assert usual == sorted(usual)
     assert usual[2] == pytest.approx(3.9)
     assert usual[1] == pytest.approx(3.9 - 4.41 + 3.32, abs=0.02)
-
-
-def test_only_one_correction_is_wrong_at_a_time_where_few_are_tried() -> None:
-    search = SearchRange((-2.0, 0.0, 2.0), (0.98, 1.0, 1.02), combined=False)
-    tried = {(w.yaw_deg, w.scale) for w in search.warps()}
-    assert tried == {(0, 1), (-2, 1), (2, 1), (0, 0.98), (0, 1.02)}
-    assert (search.warps()[0].yaw_deg, search.warps()[0].scale) == (0, 1)
