@@ -3,7 +3,8 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,6 +21,11 @@ Stamps = Literal["kernel", "stream", "container", "none"]
 stream: the sender's clock from some start. container: seconds of a file. none: not known."""
 
 _LOG_FATAL = 1
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_given_options: set[str] = set()
+"""What this module put there; anything else is the user's."""
+_opening = threading.Lock()
+_LONGEST_TURN_S = 1.0
 _APIS = {"v4l2": cv2.CAP_V4L2, "ffmpeg": cv2.CAP_FFMPEG, "gstreamer": cv2.CAP_GSTREAMER}
 
 
@@ -40,6 +46,8 @@ class CaptureSpec:
     """Pixel format asked of a V4L2 device, as MJPG or YUYV."""
     buffers: int | None = None
     """Kernel buffers of a V4L2 device; None for the driver's own number."""
+    ffmpeg_options: str | None = None
+    """Of FFmpeg for this capture, as OpenCV takes them; None for OpenCV's own."""
     open_timeout_s: float = 10.0
     read_timeout_s: float = 2.0
 
@@ -177,7 +185,8 @@ def open_with_opencv(spec: CaptureSpec) -> Capture | None:
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, math.ceil(1e3 * spec.read_timeout_s)),
         ]
     try:
-        capture = cv2.VideoCapture(spec.target, _APIS[spec.engine], limits)
+        with _ffmpeg_options(spec.ffmpeg_options):
+            capture = cv2.VideoCapture(spec.target, _APIS[spec.engine], limits)
         if not capture.isOpened():
             capture.release()
             return None
@@ -201,14 +210,36 @@ def has_ffmpeg() -> bool:
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG))
 
 
-def prepare_opencv(*, stall_s: float, transport: str | None = None) -> None:
+@contextlib.contextmanager
+def _ffmpeg_options(options: str | None) -> Iterator[None]:
+    """FFmpeg's options for one opening; what the user has set stays.
+
+    OpenCV reads them from the environment alone, as it begins to open. A stream's would cost a file
+    its first frames, so openings take turns; one that takes long is past its beginning.
+    """
+    in_turn = _opening.acquire(timeout=_LONGEST_TURN_S)
+    ours = os.environ.get(_FFMPEG_OPTIONS) in {None, *_given_options}
+    if ours:
+        os.environ.pop(_FFMPEG_OPTIONS, None)
+    if ours and options is not None:
+        _given_options.add(options)
+        os.environ[_FFMPEG_OPTIONS] = options
+    try:
+        yield
+    finally:
+        if ours:
+            os.environ.pop(_FFMPEG_OPTIONS, None)
+        if in_turn:
+            _opening.release()
+
+
+def prepare_opencv(*, stall_s: float) -> None:
     """Set what OpenCV takes from the environment alone, before the first capture is opened.
 
     What the user has set stays. It holds for the whole process: OpenCV has no other way in.
 
     Args:
         stall_s: how long a V4L2 device may give nothing (10 s without this, one second at least).
-        transport: tcp or udp, for an RTSP stream; None for what is no RTSP stream.
     """
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, math.ceil(stall_s))))
     # A camera that is gone is tried for hours; each try would print a line of the library's own.
@@ -217,11 +248,6 @@ def prepare_opencv(*, stall_s: float, transport: str | None = None) -> None:
         # OpenCV 5 moved it.
         set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
         set_level(_LOG_FATAL)
-    if transport is not None:
-        os.environ.setdefault(
-            "OPENCV_FFMPEG_CAPTURE_OPTIONS",
-            f"rtsp_transport;{transport}|fflags;nobuffer|flags;low_delay|max_delay;200000",
-        )
 
 
 def _ask(capture: cv2.VideoCapture, spec: CaptureSpec) -> None:

@@ -166,8 +166,10 @@ def _stream(source: SourceUri, stall_s: float) -> CaptureSpec:
     backend = source.one_of("backend", ("auto", "ffmpeg", "gstreamer"))
     engine: Engine = "gstreamer" if backend == "gstreamer" or not has_ffmpeg() else "ffmpeg"
     transport = source.one_of("transport", ("tcp", "udp"))
-    prepare_opencv(stall_s=stall_s, transport=transport if scheme.startswith("rtsp") else None)
-    target = source.target
+    prepare_opencv(stall_s=stall_s)
+    target, options = source.target, None
+    if scheme.startswith("rtsp"):
+        options = f"rtsp_transport;{transport}|fflags;nobuffer|flags;low_delay|max_delay;200000"
     if engine == "gstreamer":
         _need_gstreamer(source)
         if not scheme.startswith("rtsp"):
@@ -189,6 +191,7 @@ def _stream(source: SourceUri, stall_s: float) -> CaptureSpec:
         target=target,
         engine=engine,
         stamps="stream" if engine == "ffmpeg" else "none",
+        ffmpeg_options=options,
         read_timeout_s=stall_s,
     )
 

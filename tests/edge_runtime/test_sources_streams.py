@@ -1,10 +1,12 @@
 """Real streams over the loopback, read by OpenCV's FFmpeg: MJPEG over HTTP, MPEG-TS over UDP."""
 
 import http.server
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,19 @@ pytest.importorskip("cv2")
 import cv2
 
 from edge_runtime.errors import InputError
-from edge_runtime.sources.capture import has_ffmpeg
+from edge_runtime.sources.capture import Capture, CaptureSpec, has_ffmpeg, open_with_opencv
+from edge_runtime.sources.live import LiveSource
 from edge_runtime.sources.opening import open_frames
 from edge_runtime.sources.protocol import Frame, FrameSource
 
 U8 = npt.NDArray[np.uint8]
 LONG_S = 60.0
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+UDP, TCP = "rtsp_transport;udp", "rtsp_transport;tcp"
+STREAM = CaptureSpec(
+    shown="rtsp", target="rtsp://h", engine="ffmpeg", stamps="stream", ffmpeg_options=UDP
+)
+FILE = replace(STREAM, target="flight.mp4", stamps="container", ffmpeg_options=None)
 
 pytestmark = pytest.mark.skipif(not has_ffmpeg(), reason="this OpenCV has no FFmpeg")
 
@@ -41,8 +50,9 @@ class MjpegCamera:
         self.plugged = threading.Event()
         self.plugged.set()
         self.quit = threading.Event()
+        self.idle = threading.Event()
+        """Set when it has stopped sending because it was unplugged."""
         self.sent = 0
-        self.agents: list[str] = []
         camera = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,6 +72,7 @@ class MjpegCamera:
                         time.sleep(0.02)
                 except OSError:
                     pass
+                camera.idle.set()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -103,11 +114,15 @@ def test_a_camera_that_sends_jpegs_over_http_is_unplugged_and_comes_back(
     assert first.image.shape == (48, 64, 3)
     assert 35 <= first.image[:, 4:28].mean() <= 145
     assert first.t_s == pytest.approx(time.time(), abs=LONG_S)
+    assert isinstance(source, LiveSource)
+    camera.idle.clear()
     camera.plugged.clear()
+    assert camera.idle.wait(LONG_S)
     gone = wait_for(source, lambda frame: frame.image is None)
     assert gone.problem.startswith(f"no frame from http://***@127.0.0.1:{camera.port}/")
     camera.plugged.set()
-    again = wait_for(source, lambda frame: frame.image is not None)
+    # A busy machine may still hold frames of before.
+    again = wait_for(source, lambda frame: frame.image is not None and source.reopened > 0)
     assert int(again.name) > int(first.name)
     source.close()
     events = source.events()
@@ -159,11 +174,18 @@ def test_a_stream_over_udp_is_read_and_its_silence_is_a_record(tmp_path: Path) -
 
 
 def test_an_address_where_nobody_answers_is_refused_in_time() -> None:
+    specs: list[CaptureSpec] = []
+
+    def opened(spec: CaptureSpec) -> Capture | None:
+        specs.append(spec)
+        return open_with_opencv(spec)
+
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(InputError, match=r"cannot be opened within 0\.2 s; is it there"):
-        open_frames(f"rtsp://127.0.0.1:{port}/main?open_s=0.2")
+    with pytest.raises(InputError, match=r"cannot be opened within 2 s; is it there"):
+        open_frames(f"rtsp://127.0.0.1:{port}/main?transport=udp&open_s=2", open_capture=opened)
+    assert {(spec.ffmpeg_options or "").partition("|")[0] for spec in specs} == {UDP}
 
 
 def test_an_address_that_accepts_and_says_nothing_is_refused_in_time() -> None:
@@ -173,3 +195,79 @@ def test_an_address_that_accepts_and_says_nothing_is_refused_in_time() -> None:
         port = silent.getsockname()[1]
         with pytest.raises(InputError, match=r"(does not answer|cannot be opened) within 0\.3 s"):
             open_frames(f"rtsp://127.0.0.1:{port}/main?open_s=0.3")
+
+
+# --- options that OpenCV takes from the environment --------------------------------------------
+
+
+class Openings:
+    """What OpenCV finds in the environment at each opening; none succeeds."""
+
+    def __init__(self) -> None:
+        self.seen: list[str | None] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, target: str, *_: object) -> cv2.VideoCapture:
+        self.seen.append(os.environ.get(OPTIONS))
+        if target == "rtsp://hangs":
+            self.begun.set()
+            self.go_on.wait(LONG_S)
+        return real_capture()
+
+
+real_capture = cv2.VideoCapture
+
+
+@pytest.fixture
+def openings(monkeypatch: pytest.MonkeyPatch) -> Openings:
+    openings = Openings()
+    monkeypatch.setattr(cv2, "VideoCapture", openings)
+    monkeypatch.delenv(OPTIONS, raising=False)
+    return openings
+
+
+def test_a_streams_options_hold_for_its_opening_alone(openings: Openings) -> None:
+    for spec in (STREAM, FILE, replace(STREAM, ffmpeg_options=TCP), FILE):
+        assert open_with_opencv(spec) is None
+    assert openings.seen == [UDP, None, TCP, None]
+    assert OPTIONS not in os.environ
+
+
+def test_options_that_the_user_has_set_stay(
+    openings: Openings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OPTIONS, "flags;the_users")
+    for spec in (STREAM, FILE):
+        assert open_with_opencv(spec) is None
+    assert openings.seen == ["flags;the_users"] * 2
+    assert os.environ[OPTIONS] == "flags;the_users"
+
+
+def test_an_opening_that_hangs_holds_no_other_up(
+    openings: Openings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.sources.capture._LONGEST_TURN_S", 0.01)
+    hangs = replace(STREAM, target="rtsp://hangs")
+    hanging = threading.Thread(target=open_with_opencv, args=(hangs,), daemon=True)
+    hanging.start()
+    assert openings.begun.wait(LONG_S)
+    assert open_with_opencv(FILE) is None
+    assert openings.seen == [UDP, None]
+    openings.go_on.set()
+    hanging.join(LONG_S)
+    assert OPTIONS not in os.environ
+
+
+def test_a_video_opened_after_a_stream_has_all_its_frames(tmp_path: Path) -> None:
+    """Options for little delay make FFmpeg throw away what it has looked at to know a file."""
+    path = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for number in range(5):
+        writer.write(picture(number))
+    writer.release()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        target = f"rtsp://127.0.0.1:{unused.getsockname()[1]}/main"
+        stream = replace(STREAM, target=target, ffmpeg_options=f"{UDP}|fflags;nobuffer")
+        assert open_with_opencv(stream) is None
+    assert len(list(open_frames(str(path)).frames())) == 5
