@@ -41,6 +41,12 @@ function pixel(view, x, y) {
 // The track in pixels, thinned to what can be told apart: lines of one status, marks, and where it
 // ends. No line where there was no position or the track jumped.
 function traced(view, flight) {
+  const key = [view.x, view.y, view.scale, view.width, view.height, ...flight.filter].join();
+  if (flight.traced && flight.traced.key === key) return flight.traced;
+  return flight.traced = { key, ...trace(view, flight) };
+}
+
+function trace(view, flight) {
   const lines = [], marks = [], ends = [], { x: xs, y: ys } = flight, { status, reset_counter: resets } = flight.c;
   const outside = (x, y) => x < -40 || y < -40 || x > view.width + 40 || y > view.height + 40;
   let line = null, last = -1, lastX = 0, lastY = 0, markX = -1e9, markY = -1e9, endX = -1e9, endY = -1e9, ended = -1;

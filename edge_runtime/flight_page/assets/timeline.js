@@ -77,13 +77,38 @@ export class Timeline {
   }
 
   paint() {
-    const { canvas, flight } = this, ratio = devicePixelRatio || 1, width = this.width, height = canvas.clientHeight;
+    const { canvas } = this, ratio = devicePixelRatio || 1, width = this.width, height = canvas.clientHeight;
     if (!width || !height) return;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
     }
     const c = canvas.getContext("2d"), style = getComputedStyle(canvas);
+    // Only the cursor moves with every step: the rest is kept as long as nothing of it changes.
+    const key = [this.from, this.to, canvas.width, canvas.height, style.getPropertyValue("--ink")].join();
+    if (key !== this.key) {
+      this.paintFlight(c, style, ratio, width, height);
+      this.kept = this.kept || document.createElement("canvas");
+      this.kept.width = canvas.width;
+      this.kept.height = canvas.height;
+      this.kept.getContext("2d").drawImage(canvas, 0, 0);
+      this.key = key;
+    } else {
+      c.setTransform(1, 0, 0, 1, 0, 0);
+      c.clearRect(0, 0, canvas.width, canvas.height);
+      c.drawImage(this.kept, 0, 0);
+      c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
+    // The selected frame, across everything.
+    const per = this.wide / (this.to - this.from), xa = GUTTER + (this.row - this.from) * per, xb = xa + per;
+    c.fillStyle = `${style.getPropertyValue("--focus").trim()}33`;
+    c.fillRect(xa, 0, Math.max(2, xb - xa), height - AXIS);
+    c.fillStyle = style.getPropertyValue("--focus");
+    c.fillRect((xa + xb) / 2 - 1, 0, 2, height - AXIS);
+  }
+
+  paintFlight(c, style, ratio, width, height) {
+    const { flight } = this;
     const ink = style.getPropertyValue("--ink"), line = style.getPropertyValue("--line"), bad = style.getPropertyValue("--lost");
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
@@ -144,12 +169,6 @@ export class Timeline {
     this.paintEvents(c, x, ink, bad);
     this.paintLabels(c, ink, bands, tallEph, latencyTop, tallMs, style);
     this.paintAxis(c, x, height, ink);
-    // The selected frame, across everything.
-    const xa = x(this.row), xb = x(this.row + 1);
-    c.fillStyle = `${style.getPropertyValue("--focus").trim()}33`;
-    c.fillRect(xa, 0, Math.max(2, xb - xa), height - AXIS);
-    c.fillStyle = style.getPropertyValue("--focus");
-    c.fillRect((xa + xb) / 2 - 1, 0, 2, height - AXIS);
     document.documentElement.dataset.columns = columns.length;
   }
 
