@@ -154,7 +154,7 @@ class HealthFile:
         self._health = health
         self._path = path
         self._failing = False
-        self._events: list[str] = []
+        self._events: deque[str] = deque()
         self._stop = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,8 +169,8 @@ class HealthFile:
 
     def events(self) -> list[str]:
         """What happened since the last call: the file cannot be written, or can again."""
-        told, self._events = self._events, []
-        return told
+        # What the thread adds meanwhile stays for the next call.
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     def close(self) -> None:
         """Write it a last time and stop. Safe to call twice."""

@@ -26,6 +26,8 @@ from edge_runtime.state import VehicleState
 
 U8 = npt.NDArray[np.uint8]
 SMALL = (6, 8, 3)
+LONG_S = 60.0
+"""Longer than anything here takes on the busiest machine."""
 
 
 def step(seq: int, *, shape: tuple[int, int, int] = SMALL, status: str = "OK") -> Recorded:
@@ -81,7 +83,7 @@ class Loop:
             self.recorder.before_step(lambda: {"steps": self.steps})
             recorded = step(self.steps, status=status)
             self.recorder.offer(recorded.frame, recorded.state, recorded.fix)
-            assert self.recorder.flush()
+            assert self.recorder.flush(LONG_S)
             self.steps += 1
             self.clock.now_s += every_s
 
@@ -244,7 +246,7 @@ def test_a_snapshot_is_taken_only_when_a_segment_begins(tmp_path: Path, clock: C
     taken: list[int] = []
     for k in range(25):
         opened.before_step(lambda k=k: {"taken": taken.append(k)})  # type: ignore[func-returns-value,misc]
-        assert opened.flush()
+        assert opened.flush(LONG_S)
         clock.now_s += 0.125
     opened.close()
     assert taken == [0, 8, 16, 24]
@@ -312,7 +314,7 @@ def test_a_medium_that_hangs_holds_no_frame_up_and_breaks_no_segment(
     pwrite = os.pwrite
 
     def hanging(fd: int, data: bytes, offset: int) -> int:
-        released.wait(30)
+        released.wait(2 * LONG_S)
         return pwrite(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", hanging)
@@ -322,7 +324,7 @@ def test_a_medium_that_hangs_holds_no_frame_up_and_breaks_no_segment(
         recorded = step(seq)
         opened.offer(recorded.frame, recorded.state, recorded.fix)
     released.set()
-    assert opened.flush()
+    assert opened.flush(LONG_S)
     for seq in range(20, 23):
         opened.before_step(lambda seq=seq: {"steps": seq})  # type: ignore[misc]
         recorded = step(seq)

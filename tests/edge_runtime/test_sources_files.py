@@ -384,10 +384,10 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path, data: bytes) -> None
 
 
 def test_a_video_in_real_time_is_a_camera_at_the_files_own_pace(video: Path) -> None:
+    started_s = time.monotonic()
     source = open_frames(f"file://{video}?realtime=1")
     assert isinstance(source, LiveSource)
     assert source.live
-    started_s = time.monotonic()
     frames = list(source.frames())
     assert time.monotonic() - started_s > 1.7
     assert frames[-1].name == "000019"

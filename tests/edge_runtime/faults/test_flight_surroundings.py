@@ -25,6 +25,7 @@ from edge_runtime.fix import Fix
 from edge_runtime.flight import Flight
 from edge_runtime.flight_log import FlightLog, RunSettings, read_log
 from edge_runtime.flight_opening import opened
+from edge_runtime.health import HealthFile
 from edge_runtime.outputs.opening import open_outbox
 from edge_runtime.outputs.outbox import Outbox
 from edge_runtime.recordings.reading import read_recording
@@ -33,24 +34,32 @@ from edge_runtime.run import RunOutputs, run
 from edge_runtime.terminal_progress import TerminalProgress
 
 LONG_S = 60.0
-Full = Callable[[bool], None]
+
+
+class Medium:
+    """The folder of the flight, on a medium that takes nothing more while it is full."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.full = False
+        self.met = threading.Event()
+        """Set when something could not be written."""
+        self._pwrite = os.pwrite
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        if self.full and path.is_relative_to(self.folder):
+            self.met.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return self._pwrite(fd, data, offset)
 
 
 @pytest.fixture
-def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Full:
-    """Says whether the medium of the flight takes nothing more."""
-    folder, state = tmp_path / "medium", {"full": False}
-    folder.mkdir()
-    pwrite = os.pwrite
-
-    def on_medium(fd: int, data: bytes, offset: int) -> int:
-        path = Path(f"/proc/self/fd/{fd}").readlink()
-        if state["full"] and path.is_relative_to(folder):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return pwrite(fd, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", on_medium)
-    return lambda now: state.__setitem__("full", now)
+def medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Medium:
+    made = Medium(tmp_path / "medium")
+    made.folder.mkdir()
+    monkeypatch.setattr(os, "pwrite", made.pwrite)
+    return made
 
 
 @pytest.fixture
@@ -71,20 +80,20 @@ def until(true: Callable[[], object]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from /proc")
 def test_a_full_medium_costs_the_log_nothing_once_there_is_room(
-    flight: Flight, full: Full, tmp_path: Path, flown: Any, events: Callable[[Sequence[Fix]], str]
+    flight: Flight, medium: Medium, flown: Any, events: Callable[[Sequence[Fix]], str]
 ) -> None:
-    path = tmp_path / "medium" / "fixes.jsonl"
+    path = medium.folder / "fixes.jsonl"
     with FlightLog(path, retry_s=0.01) as log:
 
         def watch(fix: Fix, done: int, total: int | None) -> None:
             if done == 4:
                 assert log.flush(LONG_S)
-                full(True)
+                medium.full = True
             if done == 6:
-                # The thread must have met the full medium before it is mended.
-                assert not log.flush(0.3)
+                assert medium.met.wait(LONG_S)
+                assert not log.flush(0.0)
             if done == 9:
-                full(False)
+                medium.full = False
                 assert log.flush(LONG_S)
 
         summary = flight.fly(log, watch=watch)
@@ -100,24 +109,25 @@ def test_a_full_medium_costs_the_log_nothing_once_there_is_room(
 @pytest.mark.parametrize("kind", ["csv", "geojson", "kml", "gpx"])
 def test_a_full_medium_costs_a_map_file_nothing_once_there_is_room(
     flight: Flight,
-    full: Full,
+    medium: Medium,
     tmp_path: Path,
     flown: Any,
     events: Callable[[Sequence[Fix]], str],
     kind: str,
 ) -> None:
-    out = tmp_path / "medium" / f"track.{kind}"
+    out = medium.folder / f"track.{kind}"
     box = open_outbox(str(out))
     flight.outboxes = (box,)
 
     def watch(fix: Fix, done: int, total: int | None) -> None:
         if done == 4:
             assert box.flush(LONG_S)
-            full(True)
+            medium.full = True
         if done == 6:
-            assert not box.flush(0.3)
+            assert medium.met.wait(LONG_S)
+            assert not box.flush(0.0)
         if done == 9:
-            full(False)
+            medium.full = False
             assert box.flush(LONG_S)
 
     with FlightLog(tmp_path / "fixes.jsonl") as log:
@@ -132,11 +142,15 @@ def test_a_full_medium_costs_a_map_file_nothing_once_there_is_room(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from /proc")
 def test_a_full_medium_costs_the_recording_only_what_did_not_fit(
-    flight: Flight, full: Full, tmp_path: Path, flown: Any, events: Callable[[Sequence[Fix]], str]
+    flight: Flight,
+    medium: Medium,
+    tmp_path: Path,
+    flown: Any,
+    events: Callable[[Sequence[Fix]], str],
 ) -> None:
     now_s = [0.0]
     recorder = Recorder(
-        tmp_path / "medium",
+        medium.folder,
         max_bytes=1 << 30,
         min_free_bytes=0,
         queue_frames=64,
@@ -147,7 +161,7 @@ def test_a_full_medium_costs_the_recording_only_what_did_not_fit(
     def watch(fix: Fix, done: int, total: int | None) -> None:
         now_s[0] += 1.0
         assert recorder.flush(LONG_S)
-        full(4 <= done < 6)
+        medium.full = 4 <= done < 6
 
     with FlightLog(tmp_path / "fixes.jsonl") as log:
         flight.fly(log, watch=watch)
@@ -155,7 +169,7 @@ def test_a_full_medium_costs_the_recording_only_what_did_not_fit(
     assert [fix.status for fix in fixes] == ["OK"] * len(flown.images)
     assert "recording medium stopped (No space left on device), trying again" in events(fixes)
     assert "recording medium goes on" in events(fixes)
-    kept = [r.fix.seq for part in read_recording(tmp_path / "medium") for r in part.records()]
+    kept = [r.fix.seq for part in read_recording(medium.folder) for r in part.records()]
     assert kept[:4] == [0, 1, 2, 3]
     assert kept[-1] == len(flown.images) - 1
     assert {4, 5}.isdisjoint(kept)
@@ -208,8 +222,9 @@ def test_a_peer_that_is_gone_and_comes_back_is_in_the_log(
 
     def watch(fix: Fix, done: int, total: int | None) -> None:
         if done == 3:
-            # Gone at once: nobody has listened so far.
-            assert not box.flush(0.5)
+            # Nobody has listened so far.
+            until(lambda: box._gone_since_s is not None)
+            assert not box.flush(0.0)
         if done == 6:
             listening = socket.create_server(("127.0.0.1", port))
             listening.settimeout(LONG_S)
@@ -294,10 +309,26 @@ def test_a_port_that_cannot_be_is_the_users_mistake(
 
 
 def test_a_health_file_whose_folder_goes_and_comes_back(
-    photographs: RunSettings, tmp_path: Path, events: Callable[[Sequence[Fix]], str]
+    photographs: RunSettings,
+    tmp_path: Path,
+    events: Callable[[Sequence[Fix]], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run" / "skyfix"
     path = folder / "health.json"
+    failures: list[OSError] = []
+    write = HealthFile._write
+
+    def counted(file: HealthFile) -> None:
+        try:
+            write(file)
+        except OSError as error:
+            failures.append(error)
+            raise
+
+    assert HealthFile.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(HealthFile.__init__.__kwdefaults__, "every_s", 0.01)
+    monkeypatch.setattr(HealthFile, "_write", counted)
 
     def watch(fix: Fix, done: int, total: int | None) -> None:
         if done == 3:
@@ -309,7 +340,8 @@ def test_a_health_file_whose_folder_goes_and_comes_back(
                 with suppress(OSError):
                     folder.rmdir()
                     gone = True
-            time.sleep(1.5)
+            # At the second, the first has been told.
+            until(lambda: len(failures) > 1)
         if done == 6:
             folder.mkdir()
             until(path.exists)
