@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import AccuracyRow
-from benchmarks.command_parts import add_command, add_false_fix, add_output, add_score, emit
+from benchmarks.command_parts import (
+    add_command,
+    add_false_fix,
+    add_output,
+    add_score,
+    emit,
+    folder_path,
+    page_path,
+)
 from edge_runtime.errors import InputError
 
 
@@ -75,7 +83,7 @@ def add_report(add: Any) -> None:
     )
     parser.add_argument("--camera", type=Path, help="camera JSON: draws matches at the true scale")
     parser.add_argument("--title", default="Flight report", help="headline of the page")
-    parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    parser.add_argument("--out", type=page_path, required=True, help="HTML file to write")
     _add_scoring(parser)
 
 
@@ -86,7 +94,7 @@ def add_photographs(add: Any) -> None:
     )
     parser.add_argument("set", choices=("fengyuan", "ariel"), help="docs/photographs.md")
     parser.add_argument("data", type=Path, help="the set's folder")
-    parser.add_argument("out", type=Path, help="folder to write map, telemetry, truth into")
+    parser.add_argument("out", type=folder_path, help="folder to write map, telemetry, truth into")
 
 
 def accuracy(args: argparse.Namespace) -> None:
@@ -129,6 +137,9 @@ def localisation(args: argparse.Namespace) -> None:
     from benchmarks.localisation_rows import in_words, localisation_rows
     from benchmarks.scored_flight import score_flight
 
+    if args.number < 0:
+        msg = f"--run is {args.number}; expected 0 or more"
+        raise InputError(msg)
     logs, truths = list(args.log), list(args.truth)
     if args.logs is not None:
         found = sorted(args.logs.glob("*.truth.csv"))

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_parts import page_path, seed
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
 
@@ -44,7 +45,7 @@ def add_calibrate(add: Any) -> None:
     )
     parser.add_argument("--views-flights", type=int, default=30, help="flights to simulate")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each")
-    parser.add_argument("--seed", type=int, default=0, help="of simulated flights")
+    parser.add_argument("--seed", type=seed, default=0, help="of simulated flights")
     parser.add_argument(
         "--set",
         action="append",
@@ -63,7 +64,7 @@ def add_calibrate(add: Any) -> None:
         type=float,
         help="say the abstain threshold that keeps false answers at this share",
     )
-    parser.add_argument("--plot", type=Path, help="page with the reliability plots, .html")
+    parser.add_argument("--plot", type=page_path, help="page with the reliability plots, .html")
     parser.add_argument("--dry-run", action="store_true", help="write nothing into the index")
     parser.add_argument("--json", action="store_true", help="print the calibration as JSON")
     parser.set_defaults(run=calibrate)

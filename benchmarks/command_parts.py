@@ -90,10 +90,48 @@ def rows_path(text: str) -> Path:
     Raises:
         ArgumentTypeError: they cannot.
     """
+    return _writable(text, "a .jsonl")
+
+
+def page_path(text: str) -> Path:
+    """A file that a page can be written to.
+
+    Raises:
+        ArgumentTypeError: it cannot.
+    """
+    return _writable(text, "a file")
+
+
+def folder_path(text: str) -> Path:
+    """A folder, or where one can be made.
+
+    Raises:
+        ArgumentTypeError: a file lies there.
+    """
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        msg = f"{path} is a file; expected a folder, or a name for a new one"
+        raise argparse.ArgumentTypeError(msg)
+    return path
+
+
+def seed(text: str) -> int:
+    """A number that random numbers begin with.
+
+    Raises:
+        ArgumentTypeError: none, or below 0.
+    """
+    if not text.isdecimal():
+        msg = f"{text!r} is no seed; expected a whole number, 0 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _writable(text: str, what: str) -> Path:
     path = Path(text)
     reason = why_not_writable(path)
     if reason:
-        msg = f"{path} {reason}; expected a .jsonl that can be written"
+        msg = f"{path} {reason}; expected {what} that can be written"
         raise argparse.ArgumentTypeError(msg)
     return path
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_parts import rows_path
+from benchmarks.command_parts import rows_path, seed
 from benchmarks.rows import append_rows, read_rows
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
@@ -50,7 +50,7 @@ def add_compare(add: Any) -> None:
     parser.add_argument(
         "--other-machine", action="store_true", help="compare rows of different machines too"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=seed, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=rows_path, help="append the comparisons to this .jsonl")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print rows as JSON lines")
@@ -81,7 +81,9 @@ def add_interleave(add: Any) -> None:
         default=f"{shlex.quote(sys.executable)} -m benchmarks",
         help="that gets the command",
     )
-    parser.add_argument("arguments", nargs="+", help="of python -m benchmarks, without --out")
+    parser.add_argument(
+        "arguments", nargs="+", metavar="COMMAND", help="of python -m benchmarks, without --out"
+    )
     parser.set_defaults(run=interleave)
 
 

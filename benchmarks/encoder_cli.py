@@ -107,7 +107,7 @@ def _timed(args: argparse.Namespace) -> "list[MeasurementRow]":
         what = f"{backend} {precision or ''}".strip() + f", batch {batch}"
         what += f", run {run}" if args.runs > 1 else ""
         row_before = kept.find(
-            calls=args.calls,
+            least_calls=args.calls,
             protocol="latency",
             bundle_id=bundle.id,
             asked=asked_words(backend, precision, args.threads),

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_parts import require_counts, rows_path, seed
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
 from edge_runtime.localizer_config import LocalizerConfig
@@ -25,7 +26,9 @@ def add_flights(add: Any) -> None:
     parser.add_argument("--world", type=Path, required=True, help="of python -m train world")
     parser.add_argument("--bundle", type=Path, required=True, help="encoder folder")
     parser.add_argument("--index", type=Path, required=True, help="of the world's held-out ground")
-    parser.add_argument("--out", type=Path, required=True, help="rows, .jsonl; goes on with it")
+    parser.add_argument(
+        "--out", type=rows_path, required=True, help="rows, .jsonl; goes on with it"
+    )
     parser.add_argument(
         "--half-index",
         type=Path,
@@ -35,7 +38,7 @@ def add_flights(add: Any) -> None:
     parser.add_argument("--starts", type=int, default=60, help="random starts")
     parser.add_argument("--moves", type=int, default=10, help="times the drone is moved by 1 km")
     parser.add_argument("--flights", type=int, help="only so many of the world's flights")
-    parser.add_argument("--seed", type=int, default=1, help="of starts and moves")
+    parser.add_argument("--seed", type=seed, default=1, help="of starts and moves")
     parser.add_argument(
         "--set",
         action="append",
@@ -52,6 +55,7 @@ def flights(args: argparse.Namespace) -> None:
     from benchmarks.flight_laws import laws
     from benchmarks.flight_run import FlightsPlan, fly, left_out_coverages
 
+    require_counts(starts=args.starts, moves=args.moves, flights=args.flights)
     plan = FlightsPlan(
         world=args.world,
         bundle=args.bundle,
@@ -96,4 +100,8 @@ def config_from(settings: list[str]) -> LocalizerConfig:
             msg = f"--set {text}: {value!r} is no number; expected NAME=VALUE, as top_k=80"
             raise InputError(msg) from error
         values[name] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return LocalizerConfig(**values)
+    try:
+        return LocalizerConfig(**values)
+    except TypeError as error:
+        msg = f"--set {' '.join(settings)}: a value is of another kind than its setting ({error})"
+        raise InputError(msg) from error

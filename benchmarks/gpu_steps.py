@@ -4,10 +4,11 @@ Each is a command that anyone could type. What one writes, later ones read from 
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.gpu_matrix import matrix_steps, results_step
+from benchmarks.gpu_training import training_steps
 from benchmarks.steps import Step
 
 ENCODERS = {
@@ -17,7 +18,6 @@ ENCODERS = {
 SIZE_PX = 384
 LATENCY_ROWS = "latency.jsonl"
 BACKENDS = ("tensorrt", "ort-tensorrt", "ort-cuda", "ort-cpu")
-_SMALL_TRAINING = ("architecture=convnext_atto.d2_in1k", "epochs=1", "workers=2")
 
 
 def gpu_steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) -> list[Step]:
@@ -35,7 +35,7 @@ def gpu_steps(work: Path, checkpoints: Mapping[str, Path | None], *, gpus: int) 
         weights = checkpoint or work / name / "checkpoint"
         steps += matrix_steps(name, work, weights, needs=(f"{name}-export",))
     steps.append(results_step(work, list(checkpoints)))
-    return steps + _flight(next(iter(checkpoints)), work) + _training(work, gpus)
+    return steps + _flight(next(iter(checkpoints)), work) + training_steps(work, gpus)
 
 
 def latency_rows(work: Path, name: str) -> Path:
@@ -260,52 +260,6 @@ def _flight(name: str, work: Path) -> list[Step]:
             needs=("index",),
         ),
     ]
-
-
-def _training(work: Path, gpus: int) -> list[Step]:
-    kinds = {
-        "fp32": (),
-        "fp16": ("precision=fp16",),
-        "bf16": ("precision=bf16",),
-        "channels-last": ("channels_last=true", "precision=bf16"),
-        "compile": ("compile=true",),
-    }
-    steps = [
-        Step(
-            name="torch-cuda",
-            shows="this torch computes on the GPU",
-            command=(
-                *(sys.executable, "-c"),
-                "import torch; print(torch.__version__, torch.ones(2, device='cuda').sum().item())",
-            ),
-        )
-    ]
-    for kind, settings in kinds.items():
-        steps.append(
-            Step(
-                name=f"train-{kind}",
-                shows=f"an epoch of training on the GPU, {kind}",
-                command=_python("train", *_fit(work, f"trained-{kind}", settings)),
-                needs=("world", "torch-cuda"),
-            )
-        )
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
-    fit = _fit(work, "trained-nccl", ("batch_size=32",))
-    steps.append(
-        Step(
-            name="train-nccl",
-            shows="an epoch of training on two GPUs",
-            command=(*torchrun, "-m", "train", *fit),
-            needs=("world", "torch-cuda"),
-            left_out="" if gpus > 1 else f"needs two GPUs, here is {gpus}",
-        )
-    )
-    return steps
-
-
-def _fit(work: Path, out: str, settings: Sequence[str]) -> tuple[str, ...]:
-    chosen = [word for item in (*_SMALL_TRAINING, *settings) for word in ("--set", item)]
-    return ("fit", "--world", str(work / "world"), *chosen, "--out", str(work / out))
 
 
 def _export(checkpoint: Path, bundle: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_parts import require_counts, rows_path, say
+from benchmarks.command_parts import folder_path, require_counts, rows_path, say
 from benchmarks.matrix.plan import NUMBERS, RUNTIMES
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
@@ -83,7 +83,10 @@ def add_matrix(add: Any) -> None:
     how.add_argument("--again", action="store_true", help="measure what was measured before, too")
     how.add_argument("--list", action="store_true", help="show the plan and measure nothing")
     how.add_argument(
-        "--work", type=Path, default=Path("out/matrix"), help="folder for encoders and pictures"
+        "--work",
+        type=folder_path,
+        default=Path("out/matrix"),
+        help="folder for encoders and pictures",
     )
     how.add_argument(
         "--out", type=rows_path, help="rows, .jsonl; goes on with it (default: in --work)"
@@ -139,6 +142,9 @@ def _run(args: argparse.Namespace, choices: Any, planned: Any, effort: Any) -> t
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(_FLIGHT):
         msg = f"a flight needs {', '.join(missing)} too; give all five or none"
+        raise InputError(msg)
+    if gone := [path for path in given.values() if path is not None and not path.exists()]:
+        msg = f"{gone[0]} does not exist; expected what --index, --source and so on name"
         raise InputError(msg)
     args.work.mkdir(parents=True, exist_ok=True)
     flight = made_up_flight(args.work, say=say)

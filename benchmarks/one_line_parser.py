@@ -34,4 +34,4 @@ class OneLineParser(argparse.ArgumentParser):
         options = re.findall(r"--[a-z][a-z0-9-]*", self.format_usage())
         near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        self.error(f"there is no {' '.join(unknown)}{hint}")
+        self.error(f"unknown {' '.join(unknown)}{hint}")

@@ -168,8 +168,8 @@ def kept_row(plan: StreamPlan, rows: MeasuredRows) -> Row | None:
 
     return rows.find(
         where=of_these_samples,
-        calls=plan.queries,
-        seconds=plan.seconds,
+        least_calls=plan.queries,
+        least_s=plan.seconds,
         items=plan.samples_per_query,
         protocol=plan.scenario,
         bundle_id=Bundle.open(plan.bundle).id,

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_parts import page_path
 from edge_runtime.command_line import HelpFormatter
 from edge_runtime.errors import InputError
 
@@ -31,8 +32,8 @@ def add_results(add: Any) -> None:
         help="draw a flight over time: log (.jsonl), truth (.csv) where there is one; repeatable",
     )
     parser.add_argument("--title", default="Benchmark results", help="headline of the page")
-    parser.add_argument("--out", type=Path, help="HTML file to write")
-    parser.add_argument("--markdown", type=Path, help="Markdown file to write")
+    parser.add_argument("--out", type=page_path, help="HTML file to write")
+    parser.add_argument("--markdown", type=page_path, help="Markdown file to write")
     parser.set_defaults(run=results)
 
 
@@ -98,6 +99,9 @@ def readme_table(args: argparse.Namespace) -> None:
     """Run the command."""
     from benchmarks import readme_table as table
 
+    if not args.results.is_dir():
+        msg = f"{args.results} is not a folder; expected one of rows, as benchmarks/results"
+        raise InputError(msg)
     if args.check:
         table.check(args.readme, args.results)
         print(f"the table of {args.readme} is that of the rows in {args.results}")

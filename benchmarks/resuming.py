@@ -54,8 +54,8 @@ class MeasuredRows:
         self,
         *,
         where: Callable[[Row], bool] = lambda _row: True,
-        calls: int = 0,
-        seconds: float = 0.0,
+        least_calls: int = 0,
+        least_s: float = 0.0,
         items: int = 1,
         **wanted: object,
     ) -> Row | None:
@@ -63,15 +63,17 @@ class MeasuredRows:
 
         Args:
             where: what else must hold.
-            calls: timed at least.
-            seconds: that they took together, at least.
+            least_calls: timed.
+            least_s: seconds that they took together.
             items: pictures in a call, as the row's throughput counts them.
             **wanted: values of fields.
         """
         for row in reversed(self._rows):
             if any(row.get(name) != value for name, value in wanted.items()):
                 continue
-            if where(row) and (not calls or _is_as_long(row["time"], calls, seconds, items)):
+            if where(row) and (
+                not least_calls or _lasted(row["time"], least_calls, least_s, items)
+            ):
                 return row
         return None
 
@@ -90,6 +92,6 @@ def say_kept(args: argparse.Namespace, what: str, row: Row) -> None:
         print(json.dumps(row))
 
 
-def _is_as_long(time: Row, calls: int, seconds: float, items: int) -> bool:
+def _lasted(time: Row, least_calls: int, least_s: float, items: int) -> bool:
     took_s = time["n"] * items / time["throughput_per_s"]
-    return bool(time["n"] >= calls and took_s >= 0.999 * seconds)  # Rows are rounded.
+    return bool(time["n"] >= least_calls and took_s >= 0.999 * least_s)  # Rows are rounded.

@@ -238,7 +238,10 @@ def _check_rate(plan: SoakPlan) -> None:
     capture = cv2.VideoCapture(str(plan.source))
     fps = float(capture.get(cv2.CAP_PROP_FPS) or 0.0)
     capture.release()
-    if not 0 < fps <= plan.hz * 1.001:
+    if not fps > 0:
+        msg = f"{plan.source} is no video that OpenCV can read; expected one"
+        raise InputError(msg)
+    if not fps <= plan.hz * 1.001:
         msg = (
             f"{plan.source} has {fps:g} frames/s; expected a video of at most --hz {plan.hz:g}, "
             "so that a frame without a record is a missing one"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.command_parts import add_command, add_flight, add_output, emit, say
+from benchmarks.command_parts import add_command, add_flight, add_output, emit, folder_path, say
 from benchmarks.flight_laws import Law
 from benchmarks.resuming import measured_rows, say_kept
 from benchmarks.start_up import Cache
@@ -64,7 +64,7 @@ def add_soak(add: Any) -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
     parser.add_argument("--hz", type=float, default=10.0, help="frames per second at most")
     parser.add_argument("--every-s", type=float, default=10.0, help="seconds between two samples")
-    parser.add_argument("--folder", type=Path, required=True, help="for all the run writes")
+    parser.add_argument("--folder", type=folder_path, required=True, help="for all the run writes")
     _add_options(parser)
     add_output(parser)
 

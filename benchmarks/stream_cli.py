@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from benchmarks.command_parts import add_command, add_output, emit, require_counts, say
+from benchmarks.command_parts import add_command, add_output, emit, require_counts, say, seed
 from benchmarks.resuming import measured_rows, say_kept
 from edge_runtime.backends.protocol import BACKENDS
 from edge_runtime.errors import BackendError, BundleError
@@ -148,6 +148,6 @@ def _add_stream(parser: argparse.ArgumentParser, *, seconds: float, queries: int
         "--photographs", type=Path, help="folder of samples; the bundle's probes by default"
     )
     parser.add_argument("--samples", type=int, default=1024, help="at most so many")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples' order")
+    parser.add_argument("--seed", type=seed, default=0, help="of the samples' order")
     parser.add_argument("--runs", type=int, default=1, help="repetitions of all, for compare")
     add_output(parser, goes_on=True)

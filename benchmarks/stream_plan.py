@@ -1,5 +1,6 @@
 """One run of a scenario: what is asked for."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,3 +46,6 @@ class StreamPlan:
                 least = 2 if name == "samples" else 1
                 msg = f"{name} is {getattr(self, name)}; expected at least {least}"
                 raise InputError(msg)
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            msg = f"seconds is {self.seconds:g}; expected 0 or more"
+            raise InputError(msg)

@@ -5,7 +5,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.command_parts import add_command, add_output, emit, require_counts, rows_path, say
+from benchmarks.command_parts import (
+    add_command,
+    add_output,
+    emit,
+    folder_path,
+    require_counts,
+    rows_path,
+    say,
+)
 from benchmarks.resuming import measured_rows, say_kept
 from benchmarks.rows import read_rows
 
@@ -27,7 +35,7 @@ def add_ablation(add: Any) -> None:
         required=True,
         help="checkpoint of pretrained weights: python -m train import-weights",
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--work", type=folder_path, required=True, help="folder for checkpoints")
     parser.add_argument(
         "--out", type=rows_path, required=True, help="rows, .jsonl; goes on with it"
     )
@@ -176,8 +184,8 @@ def training_speed(args: argparse.Namespace) -> None:
     for plan, config in zip(plans, configs, strict=True):
         what = f"[{plan.run + 1}/{args.runs}] steps of {config.architecture}"
         before = kept.find(
-            calls=plan.steps,
-            seconds=plan.seconds,
+            least_calls=plan.steps,
+            least_s=plan.seconds,
             items=2 * config.batch_size,
             recipe=plan.recipe,
             architecture=config.architecture,

@@ -11,7 +11,7 @@ MISTAKES = {
     "": "COMMAND",
     "--bogus": "COMMAND",
     "lateny": "unknown command 'lateny'; did you mean latency?",
-    "latency --bundel x": "there is no --bundel x; did you mean --bundle?",
+    "latency --bundel x": "unknown --bundel x; did you mean --bundle?",
     "latency --batch two": "argument --batch: invalid int value: 'two'",
     "latency --out {here}": "is a folder; expected a .jsonl",
     "latency --out {file}/rows.jsonl": "which is no folder",
@@ -26,15 +26,23 @@ MISTAKES = {
     "parity --photographs {here}": "0 photographs; expected at least 24",
     "single-stream --bundle {0}": "is not a bundle folder",
     "single-stream --bundle {0} --runs 0": "--runs is 0",
+    "single-stream --bundle {0} --seconds -1": "seconds is -1",
+    "single-stream --bundle {0} --seed -1": "'-1' is no seed",
     "multi-stream --bundle {0} --threads 0": "threads is 0",
     "multi-stream --bundle {0} --samples-per-query 0": "samples_per_query is 0",
     "matrix --threads -1": "--threads is -1",
     "matrix --checkpoint {0}": "--checkpoint is of a --bundle",
     "matrix --bundle {0} --list": "is not a bundle folder",
     "matrix --encoder none --list": "'none' is no encoder",
+    "matrix --work {file}": "is a file; expected a folder",
+    "matrix --work {here}/m"
+    + "".join(
+        f" --{name} {{0}}" for name in ("index", "source", "telemetry", "truth", "camera")
+    ): "nowhere does not exist",
     "matrix --index {0}": "a flight needs --source",
     "accuracy --log {0} --truth {0}": "cannot be read",
     "accuracy --log {0}": "required: --truth",
+    "localisation --run -1": "--run is -1",
     "localisation": "expected one truth for each log",
     "localisation --logs {0}": "has no NAME.truth.csv",
     "report --index {0} --flight {0} {0} - --out {here}/page.html": "cannot be read",
@@ -60,16 +68,23 @@ MISTAKES = {
     "start-up --bundle {0} --index {0} " + FLIGHT: "is not a bundle folder",
     "soak --bundle {0} --index {0} --folder {here} " + FLIGHT: "is not a file; expected a video",
     "flights --world {0} --bundle {0} --index {0} --out {here}/r.jsonl": "make a world",
+    'flights --world {0} --bundle {0} --index {0} --out {here}/r.jsonl --set top_k="a"': (
+        "a value is of another kind"
+    ),
+    "calibrate --bundle {0} --index {0} --plot {here}": "is a folder; expected a file",
     "calibrate --bundle {0} --index {0}": "is not a bundle folder",
+    "compare {0} {0} --seed x": "'x' is no seed",
     "compare {0} {0}": "cannot be read",
     "compare {0} {0} --metric none": "invalid choice: 'none'",
+    "interleave --before {0} --after {0}": "required: COMMAND",
     "interleave --before {0} --after {0} --before-out {here}/b --after-out {here}/a -- latency": (
         "is not a folder; expected the checkout"
     ),
+    "results {0} --out {here}": "is a folder; expected a file",
     "results": "nothing to write",
     "results {0} --out {here}/page.html": "cannot be read",
     "readme-table": "one of the arguments --check --write is required",
-    "readme-table --check --results {0}": "nowhere",
+    "readme-table --check --results {0}": "nowhere is not a folder",
 }
 
 
@@ -85,8 +100,8 @@ def test_a_mistake_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a file").write_text("")
-    names = {"{0}": "nowhere", "{here}": str(tmp_path), "{file}": str(tmp_path / "a file")}
+    (tmp_path / "file").write_text("")
+    names = {"{0}": "nowhere", "{here}": str(tmp_path), "{file}": str(tmp_path / "file")}
     arguments = []
     for word in words.split():
         for name, value in names.items():
@@ -100,7 +115,7 @@ def test_a_mistake_is_one_line_and_status_2(
     assert MISTAKES[words] in complaint
     # Faiss may be left out of a search, which is said before.
     assert [line for line in told.err.splitlines() if not line.startswith("faiss")] == [complaint]
-    assert [path.name for path in tmp_path.iterdir()] == ["a file"], "nothing was begun"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing was begun"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -38,10 +38,10 @@ def test_shorter_rows_do_not_serve(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     append_rows(out, [measured(10.0)])
     rows = MeasuredRows(out, "measurement")
-    assert rows.find(calls=101, seconds=1.0) is not None
-    assert rows.find(calls=102) is None
-    assert rows.find(calls=101, seconds=1.1) is None
-    assert rows.find(calls=101, seconds=2.0, items=2) is not None
+    assert rows.find(least_calls=101, least_s=1.0) is not None
+    assert rows.find(least_calls=102) is None
+    assert rows.find(least_calls=101, least_s=1.1) is None
+    assert rows.find(least_calls=101, least_s=2.0, items=2) is not None
 
 
 @pytest.mark.usefixtures("made_here")
