@@ -107,6 +107,7 @@ def _timed(args: argparse.Namespace) -> "list[MeasurementRow]":
         what = f"{backend} {precision or ''}".strip() + f", batch {batch}"
         what += f", run {run}" if args.runs > 1 else ""
         row_before = kept.find(
+            where=lambda row: row["time"]["warmup"] >= args.warmup,
             least_calls=args.calls,
             protocol="latency",
             bundle_id=bundle.id,

@@ -98,8 +98,8 @@ class MeasurementRow(Provenance):
     weights: str
     """Where they come from, as "random, seed 20", "trained on a made-up world"."""
     asked: str = ""
-    """Runtime, precision and threads as they were asked for, some of them left open; empty where
-    nothing was (matrix)."""
+    """Runtime, precision, threads and samples as they were asked for, some of them left open; empty
+    where nothing was (matrix)."""
     runtime: str
     """What was asked to run it: torch-eager, torch-compiled, or a name of `BACKENDS`."""
     provider: str

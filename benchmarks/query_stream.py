@@ -90,7 +90,6 @@ def measure_stream(plan: StreamPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Measure
         backend.info,
         asked=plan.backend,
         asked_precision=plan.precision,
-        asked_threads=plan.threads,
         batch=plan.samples_per_query,
         here=here,
         time=summary,
@@ -99,7 +98,7 @@ def measure_stream(plan: StreamPlan, *, clock_ns: ClockNs = CLOCK_NS) -> Measure
         quality=quality,
         note="; ".join(note for note in (rules, clock) if note),
     )
-    return replace(row, protocol=plan.scenario, run=plan.run)
+    return replace(row, protocol=plan.scenario, run=plan.run, asked=_asked(plan))
 
 
 def speed_run(
@@ -152,6 +151,11 @@ def not_run(plan: StreamPlan, reason: str) -> NotRunRow:
     )
 
 
+def _asked(plan: StreamPlan) -> str:
+    asked = asked_words(plan.backend, plan.precision, plan.threads)
+    return f"{asked}, {plan.samples} samples by seed {plan.seed}"
+
+
 def kept_row(plan: StreamPlan, rows: MeasuredRows) -> Row | None:
     """The row of this bundle, settings, samples and run that is at least as long, if there is one.
 
@@ -173,7 +177,7 @@ def kept_row(plan: StreamPlan, rows: MeasuredRows) -> Row | None:
         items=plan.samples_per_query,
         protocol=plan.scenario,
         bundle_id=Bundle.open(plan.bundle).id,
-        asked=asked_words(plan.backend, plan.precision, plan.threads),
+        asked=_asked(plan),
         batch=plan.samples_per_query,
         run=plan.run,
     )

@@ -299,6 +299,7 @@ def test_started_again_it_goes_on_with_what_its_file_lacks(
     # Settings of another kind are another measurement.
     assert measured("--calls", "10") == [(1, 0)]
     assert measured("--threads", "1") == [(1, 0)]
+    assert measured("--warmup", "8") == [(1, 0)]
     assert measured("--precision", "fp32") == [(1, 0)]
     assert measured("--backend", "auto") == [(1, 0)]
     capsys.readouterr()

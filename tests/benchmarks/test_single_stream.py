@@ -193,11 +193,11 @@ def test_a_row_serves_its_own_plan_and_no_other(bundle: Path, tmp_path: Path) ->
     rows = MeasuredRows(out, "measurement")
     kept = kept_row(plan, rows)
     assert kept is not None
-    assert kept["asked"] == "ort-cpu any, threads 1"
+    assert kept["asked"] == "ort-cpu any, threads 1, 1024 samples by seed 0"
     for values in (
         {"run": 1}, {"seconds": 9.0}, {"queries": 500}, {"threads": 2}, {"threads": None},
         {"precision": "fp16"}, {"backend": "openvino"}, {"backend": "auto"},
-        {"photographs": tmp_path},
+        {"photographs": tmp_path}, {"seed": 1}, {"samples": 5},
     ):  # fmt: skip
         other: dict[str, Any] = {"seconds": 0.0, "queries": 5, "backend": "ort-cpu", "threads": 1}
         assert kept_row(single_stream(bundle, **{**other, **values}), rows) is None, values
