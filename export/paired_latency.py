@@ -46,6 +46,7 @@ def paired_latency(
     threads: int,
     rounds: int = 60,
     max_rounds: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> PairedLatency:
     """Time two calls in turns, so that a machine that slows down slows both.
 
@@ -59,20 +60,23 @@ def paired_latency(
         rounds: calls of each, at least 8; an eighth more are made first and not counted.
         max_rounds: on a busy machine rounds are doubled up to this many, until the interval is
             narrower than 0.06; by default eight times as many.
+        clock: seconds.
 
     Returns:
         Medians and the ratio with its spread.
     """
     for warmup in range(max(rounds // 8, 2)):
-        _time(base if warmup % 2 else other)
-        _time(other if warmup % 2 else base)
+        for call in (base, other) if warmup % 2 else (other, base):
+            call()
     most = 8 * rounds if max_rounds is None else max_rounds
     took: list[list[float]] = []
     while True:
         for n in range(len(took), max(rounds, 2 * len(took))):
             pair = [0.0, 0.0]
             for which in (0, 1) if n % 2 else (1, 0):
-                pair[which] = _time((base, other)[which])
+                began_s = clock()
+                (base, other)[which]()
+                pair[which] = clock() - began_s
             took.append(pair)
         found = summarise(np.array(took), threads=threads)
         if found.ratio_high - found.ratio_low < _NARROW or 2 * len(took) > most:
@@ -101,9 +105,3 @@ def summarise(took_s: F64, *, threads: int) -> PairedLatency:
         rounds=rounds,
         threads=threads,
     )
-
-
-def _time(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
