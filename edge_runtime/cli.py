@@ -42,6 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "log", type=Path, help="log written by skyfix run, or folder written by its --record"
     )
+    replay.add_argument(
+        "--run",
+        dest="run_number",
+        type=int,
+        metavar="K",
+        help="one of the runs of a log that was gone on with, from 1; all by default",
+    )
     replay.set_defaults(run=_replay)
 
     add_page_command(commands, HelpFormatter)
@@ -81,7 +88,7 @@ def _replay(args: argparse.Namespace) -> int:
     from edge_runtime.terminal_progress import TerminalProgress
 
     prepare_opencv()
-    summary = replay(args.log, watch=TerminalProgress())
+    summary = replay(args.log, run=args.run_number, watch=TerminalProgress())
     for note in summary.notes:
         print(f"Note: {note}.")
     if summary.different:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from edge_runtime.camera import Camera
 from edge_runtime.camera_exif import camera_from_exif
 from edge_runtime.errors import InputError
-from edge_runtime.flight_log import RunSettings
 from edge_runtime.localizer_config import LocalizerConfig
+from edge_runtime.run_settings import RunSettings
 from edge_runtime.sources.opening import open_frames
 from edge_runtime.sources.uri import parse_source
 from edge_runtime.states.photos import SUFFIXES

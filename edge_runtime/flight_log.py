@@ -4,23 +4,37 @@ Records are written and synced on a thread, so a slow medium does not hold a fra
 medium takes nothing (full, gone, read-only) they wait in memory, the newest of them.
 """
 
-import json
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from edge_runtime.artefact import write_atomically
 from edge_runtime.errors import InputError
-from edge_runtime.fix import Fix, fix_from_json
-from edge_runtime.outputs.line_file import Disk, LineFile, SystemDisk, parts_of
+from edge_runtime.fix import Fix
+from edge_runtime.log_reading import read_log
+from edge_runtime.outputs.line_file import Disk, LineFile, SystemDisk, last_line
+from edge_runtime.run_settings import (
+    RunOfLog,
+    RunSettings,
+    read_runs_of,
+    read_settings,
+    settings_path,
+    with_run,
+)
+
+__all__ = [
+    "FlightLog",
+    "RunSettings",
+    "read_log",
+    "read_settings",
+    "settings_path",
+]
 
 BUFFER_RECORDS = 6000
 """Ten minutes at 10 Hz, about 6 MiB."""
@@ -29,22 +43,6 @@ ROTATE_BYTES = 64 << 20
 _SYNC_EVERY_S = 1.0
 _RETRY_S = 1.0
 _BATCH_RECORDS = 100
-_UNWRITTEN_BLOCK = re.compile(rb"\0{16,}")
-"""What journalling file systems leave of a block that was not written before a power cut."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Everything that decides a run's fixes; paths are kept absolute."""
-
-    source: str
-    telemetry: str
-    camera: str
-    bundle: str
-    index: str
-    backend: str
-    options: dict[str, Any]
-    """Fields of LocalizerConfig and the start position, where they differ from the defaults."""
 
 
 class FlightLog:
@@ -69,7 +67,7 @@ class FlightLog:
 
         Args:
             path: the file; missing folders are made.
-            settings: written beside it.
+            settings: written beside it, before those of the runs that are kept.
             append: keep the records that are there, as a service that was restarted must; a line
                 that a crash cut off is removed first.
             rotate_bytes: size of a part.
@@ -90,8 +88,7 @@ class FlightLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if settings is not None:
-                text = json.dumps(asdict(settings), indent=1) + "\n"
-                write_atomically(settings_path(path), text.encode())
+                _write_settings(path, settings, append=append)
             self._file = LineFile(
                 path,
                 append=append,
@@ -245,54 +242,12 @@ class FlightLog:
             self._events.append(event)
 
 
-def settings_path(log: Path) -> Path:
-    """Where a log's settings lie: beside it."""
-    return log.with_suffix(".run.json")
-
-
-def read_log(path: Path) -> Iterator[Fix]:
-    """Read the records of a log and of its older parts, oldest first.
-
-    A last line that was cut off by a crash is left out, and so is what a power cut has filled with
-    zeros. A log that runs were appended to has their records one after another; `seq` begins anew.
-
-    Raises:
-        InputError: unreadable, or a line in the middle is not a fix record.
-    """
-    for part in (*parts_of(path), path):
-        yield from _read_part(part)
-
-
-def _read_part(path: Path) -> Iterator[Fix]:
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                if _UNWRITTEN_BLOCK.search(line):
-                    continue
-                try:
-                    yield fix_from_json(line.decode())
-                except (InputError, UnicodeDecodeError) as error:
-                    msg = f"log {path} line {number}: {error}"
-                    raise InputError(msg) from error
-    except OSError as error:
-        msg = f"log {path} cannot be read ({error}); expected a file written by skyfix run"
-        raise InputError(msg) from error
-
-
-def read_settings(log: Path) -> RunSettings:
-    """Read what a log's run was made of.
-
-    Raises:
-        InputError: missing or not written by this version.
-    """
-    path = settings_path(log)
-    try:
-        return RunSettings(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        msg = (
-            f"{path} cannot be read ({error}); replay needs the settings skyfix run wrote beside "
-            f"{log}"
-        )
-        raise InputError(msg) from error
+def _write_settings(log: Path, settings: RunSettings, *, append: bool) -> None:
+    earlier: list[RunOfLog] = []
+    before: bytes | None = None
+    if append:
+        before = last_line(log)
+        # A flight does not wait for a file that only a replay needs.
+        with suppress(InputError):
+            earlier = read_runs_of(log)
+    write_atomically(settings_path(log), with_run(earlier, settings, before))

@@ -11,10 +11,10 @@ from edge_runtime.camera import Camera
 from edge_runtime.errors import InputError
 from edge_runtime.flight import Flight
 from edge_runtime.flight_camera import CAMERA_OPTIONS, camera_of
-from edge_runtime.flight_log import RunSettings
 from edge_runtime.localizer import Localizer
 from edge_runtime.localizer_config import LocalizerConfig
 from edge_runtime.matcher_opening import require_matcher
+from edge_runtime.run_settings import RunSettings
 from edge_runtime.satellite_index import SatelliteIndex
 from edge_runtime.sources.devices import check_device
 from edge_runtime.sources.opening import open_frames

@@ -1,6 +1,5 @@
 """The same flight again: a log's frames, or a recording's, and how every fix compares."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -9,9 +8,11 @@ from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix, fix_from_json
 from edge_runtime.flight import Watch
 from edge_runtime.flight_camera import find_camera
-from edge_runtime.flight_log import RunSettings, read_log, read_settings
 from edge_runtime.flight_opening import is_live, open_localizer, opened, settings_of
 from edge_runtime.localizer import Localizer
+from edge_runtime.log_reading import LoggedRun, read_runs
+from edge_runtime.run_settings import RunSettings, settings_path
+from edge_runtime.sources.uri import parse_source
 
 NOT_COMPARED = frozenset({"t_fix_s", "latency_ms", "deadline_missed", "events"})
 """Fields that measure time, or tell what happened around a run, and so differ from run to run."""
@@ -29,11 +30,14 @@ class ReplaySummary:
     """What could not be compared, one line each."""
 
 
-def replay(log: Path, *, watch: Watch | None = None) -> ReplaySummary:
+def replay(log: Path, *, run: int | None = None, watch: Watch | None = None) -> ReplaySummary:
     """Run a log's frames, or a recording's, again and compare every field but times and events.
+
+    Runs that a log was gone on with by are flown one after another, each with its own settings.
 
     Args:
         log: written by `run`, or the folder of a recording.
+        run: which of the runs that the log holds, from 1; None for all.
         watch: told each fix.
 
     Raises:
@@ -41,36 +45,22 @@ def replay(log: Path, *, watch: Watch | None = None) -> ReplaySummary:
     """
     summary = ReplaySummary()
     if log.is_dir():
+        if run is not None:
+            msg = f"{log} is a recording, which is replayed whole; leave --run {run} out"
+            raise InputError(msg)
         _replay_recording(log, summary, watch)
         return summary
-    runs = runs_of(read_log(log))
-    settings = read_settings(log)
-    if is_live(settings.source):
-        msg = (
-            f"{log} is of a live source, {settings.source}, whose frames are gone; replay the "
-            "folder that skyfix run --record wrote"
-        )
-        raise InputError(msg)
-    settings = find_camera(settings).settings
+    runs = read_runs(log)
+    # All of them before the first is flown, which may take hours.
+    found = [(each, _settings_of_run(log, each, len(runs))) for each in _chosen(log, runs, run)]
     if len(runs) > 1:
-        summary.notes.append(
-            f"the log holds {len(runs)} runs, one appended to the other; each is replayed with the "
-            "settings of the last"
-        )
-    total = sum(map(len, runs))
-    for records in runs:
-        _replay_run(settings, records, total, summary, watch)
+        which = "each is replayed with its own settings" if run is None else f"replayed is {run}"
+        summary.notes.append(f"the log holds {len(runs)} runs; {which}")
+    total = sum(len(each.records) for each, _ in found)
+    for each, settings in found:
+        label = f"run {each.number}: " if len(runs) > 1 else ""
+        _replay_run(settings, each.records, total, label, summary, watch)
     return summary
-
-
-def runs_of(records: Iterator[Fix]) -> list[list[Fix]]:
-    """The runs of a log that was gone on with: `seq` grows within each and begins anew after."""
-    runs: list[list[Fix]] = []
-    for fix in records:
-        if not runs or fix.seq <= runs[-1][-1].seq:
-            runs.append([])
-        runs[-1].append(fix)
-    return runs
 
 
 def effort_of(fix: Fix) -> Effort:
@@ -86,10 +76,50 @@ def differing_fields(before: Fix, after: Fix) -> list[str]:
     return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
+def _chosen(log: Path, runs: list[LoggedRun], number: int | None) -> list[LoggedRun]:
+    if number is None:
+        return runs
+    if not 1 <= number <= len(runs):
+        held = {0: "no records", 1: "one run"}.get(len(runs), f"{len(runs)} runs")
+        msg = f"{log} holds {held}, so there is no --run {number}" + (
+            f"; expected 1 to {len(runs)}" if runs else "; nothing can be replayed"
+        )
+        raise InputError(msg)
+    return [runs[number - 1]]
+
+
+def _settings_of_run(log: Path, run: LoggedRun, runs: int) -> RunSettings:
+    """What a run is flown again with, once its frames are known to be there.
+
+    Raises:
+        InputError: they are not, or nothing says what the run was made of.
+    """
+    name = f"run {run.number} of {runs} in {log}" if runs > 1 else str(log)
+    others = "; the other runs can be replayed alone, with --run" if runs > 1 else ""
+    if run.settings is None:
+        msg = (
+            f"{name} cannot be replayed: {settings_path(log)} does not say what it was made of, "
+            f"only what later runs were{others}"
+        )
+        raise InputError(msg)
+    source = run.settings.source
+    if is_live(source):
+        msg = (
+            f"{name} is of a live source, {source}, whose frames are gone; replay the "
+            f"folder that skyfix run --record wrote{others}"
+        )
+        raise InputError(msg)
+    if not Path(parse_source(source).target).exists():
+        msg = f"{name} is of {source}, which is not there any more; put the frames back{others}"
+        raise InputError(msg)
+    return find_camera(run.settings).settings
+
+
 def _replay_run(
     settings: RunSettings,
     records: list[Fix],
     total: int,
+    label: str,
     summary: ReplaySummary,
     watch: Watch | None,
 ) -> None:
@@ -99,7 +129,7 @@ def _replay_run(
     missing = last + 1 - len(recorded)
     if missing:
         summary.notes.append(
-            f"{missing} records are not in the log; their frames were flown and not compared"
+            f"{label}{missing} records are not in the log; their frames were flown and not compared"
         )
     flown = 0
     with opened(settings) as flight:
@@ -108,14 +138,14 @@ def _replay_run(
             fix = flight.step(frame, effort=None if before is None else effort_of(before))
             if before is not None:
                 flown += 1
-                fix = _compared(before, fix, summary)
+                fix = _compared(before, fix, summary, label)
                 if watch is not None:
                     watch(fix, summary.frames, total)
             if seq == last:
                 break
     if flown < len(recorded):
         summary.different.append(
-            f"{len(recorded) - flown} frames of the log are not in the source any more"
+            f"{label}{len(recorded) - flown} frames of the log are not in the source any more"
         )
 
 
@@ -159,10 +189,10 @@ def _replay_recording(folder: Path, summary: ReplaySummary, watch: Watch | None)
             localizer.close()
 
 
-def _compared(before: Fix, after: Fix, summary: ReplaySummary) -> Fix:
+def _compared(before: Fix, after: Fix, summary: ReplaySummary, label: str = "") -> Fix:
     # How much was shed and dropped came from the clock, and went into the effort.
     after = replace(after, dropped=before.dropped, shed=before.shed)
     summary.frames += 1
     if changed := differing_fields(before, after):
-        summary.different.append(f"{before.frame}: {', '.join(changed)}")
+        summary.different.append(f"{label}{before.frame}: {', '.join(changed)}")
     return after

@@ -237,9 +237,9 @@ def _add_outputs(run: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Fly, and say what it came to."""
-    from edge_runtime.flight_log import RunSettings
     from edge_runtime.opencv_settings import prepare_opencv
     from edge_runtime.run import RunOutputs, run
+    from edge_runtime.run_settings import RunSettings
     from edge_runtime.terminal_progress import TerminalProgress
 
     prepare_opencv()

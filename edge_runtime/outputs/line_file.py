@@ -95,6 +95,27 @@ def parts_of(path: Path) -> list[Path]:
     return [entry for _, entry in sorted(numbered)]
 
 
+def last_line(path: Path) -> bytes | None:
+    """The last whole line of a rotating file, its newline included; None where it has none.
+
+    Raises:
+        OSError: the file or its newest part cannot be read.
+    """
+    for place in (path, *reversed(parts_of(path))):
+        # A crash may have come between the end of a part and the beginning of the next.
+        if not place.exists():
+            continue
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            end = _end_of_last_line(fd)
+            if end:
+                begin = _end_of_last_line(fd, before=end - 1)
+                return os.pread(fd, end - begin, begin)
+        finally:
+            os.close(fd)
+    return None
+
+
 class LineFile:
     """One writer's rotating file. Not thread-safe."""
 
@@ -222,9 +243,9 @@ def _number_of(part: Path) -> int:
     return int(part.stem.rpartition(".part")[2])
 
 
-def _end_of_last_line(fd: int) -> int:
-    """Bytes up to and with the last newline."""
-    end = os.fstat(fd).st_size
+def _end_of_last_line(fd: int, before: int | None = None) -> int:
+    """Bytes up to and with the last newline, of the whole file or of what is before a place."""
+    end = os.fstat(fd).st_size if before is None else before
     while end > 0:
         begin = max(0, end - _TAIL_BYTES)
         found = os.pread(fd, end - begin, begin).rfind(b"\n")

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from edge_runtime.cli import main
 from edge_runtime.deadline import Deadline, Effort
 from edge_runtime.errors import InputError
 from edge_runtime.fix import Fix
 from edge_runtime.flight_log import RunSettings, read_log, read_settings, settings_path
 from edge_runtime.recordings.reading import read_recording, segment_paths
 from edge_runtime.recordings.recorder import Recorder
-from edge_runtime.replaying import NOT_COMPARED, replay, runs_of
+from edge_runtime.replaying import NOT_COMPARED, replay
 from edge_runtime.run import RunOutputs, run
 from edge_runtime.sources.photographs import PhotographSource
 
@@ -155,18 +156,111 @@ def test_a_frame_altered_in_a_recording_is_refused_by_its_checksum(flown: Path) 
         replay(flown / "recording")
 
 
-def test_a_log_that_was_gone_on_with_is_replayed_run_by_run(
-    settings: RunSettings, tmp_path: Path
-) -> None:
+@pytest.fixture
+def two_runs(settings: RunSettings, scene: Any, tmp_path: Path) -> Path:
+    """A log of two runs: one began with a position, the other with a doubtful compass."""
     log = tmp_path / "fixes.jsonl"
-    for append in (False, True):
-        run(settings, log, outputs=RunOutputs(append=append))
-    fixes = list(read_log(log))
-    assert [fix.seq for fix in fixes] == [*range(FRAMES)] * 2
-    assert [len(run_) for run_ in runs_of(iter(fixes))] == [FRAMES, FRAMES]
-    summary = replay(log)
+    start = [*scene.position(-30.0, 10.0), 20.0]
+    run(replace(settings, options={**settings.options, "start": start}), log)
+    other = {**settings.options, "yaw_sigma_deg": 20.0}
+    run(replace(settings, options=other), log, outputs=RunOutputs(append=True))
+    return log
+
+
+def test_each_run_of_a_log_is_replayed_with_its_own_settings(two_runs: Path) -> None:
+    before = list(read_log(two_runs))
+    assert [fix.seq for fix in before] == [*range(FRAMES)] * 2
+    fixes: list[Fix] = []
+    summary = replay(two_runs, watch=lambda fix, done, total: fixes.append(fix))
     assert (summary.frames, summary.different) == (2 * FRAMES, [])
-    assert summary.notes[0].startswith("the log holds 2 runs")
+    assert summary.notes == ["the log holds 2 runs; each is replayed with its own settings"]
+    assert compared(fixes) == compared(before)
+
+
+def test_the_two_runs_would_differ_with_each_other_s_settings(two_runs: Path) -> None:
+    """Else the test above would prove nothing."""
+    path = settings_path(two_runs)
+    value = json.loads(path.read_text())
+    newest, first = value["options"], value["earlier"][0]["options"]
+    value["options"], value["earlier"][0]["options"] = first, newest
+    path.write_text(json.dumps(value))
+    different = replay(two_runs).different
+    assert {line.split(":")[0] for line in different} == {"run 1", "run 2"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_run_of_a_log_is_replayed_alone(two_runs: Path, number: int) -> None:
+    before = list(read_log(two_runs))[(number - 1) * FRAMES :][:FRAMES]
+    fixes: list[Fix] = []
+    totals = set()
+
+    def watch(fix: Fix, done: int, total: int | None) -> None:
+        fixes.append(fix)
+        totals.add(total)
+
+    summary = replay(two_runs, run=number, watch=watch)
+    assert (summary.frames, summary.different, totals) == (FRAMES, [], {FRAMES})
+    assert summary.notes == [f"the log holds 2 runs; replayed is {number}"]
+    assert compared(fixes) == compared(before)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3])
+def test_a_run_that_a_log_does_not_hold_is_refused(two_runs: Path, number: int) -> None:
+    with pytest.raises(
+        InputError, match=rf"holds 2 runs, so there is no --run {number}; .* 1 to 2"
+    ):
+        replay(two_runs, run=number)
+
+
+def altered_first_run(log: Path, **values: object) -> None:
+    path = settings_path(log)
+    value = json.loads(path.read_text())
+    value["earlier"][0] |= values
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("rtsp://192.0.2.1/main", r"is of a live source, rtsp://\S+, whose .* --record"),
+        ("/not/there", r"is of /not/there, which is not there any more; put the frames back"),
+    ],
+)
+def test_a_run_whose_frames_are_gone_is_named_before_any_is_flown(
+    two_runs: Path, source: str, reason: str
+) -> None:
+    altered_first_run(two_runs, source=source)
+    fixes: list[Fix] = []
+    with pytest.raises(InputError, match=rf"run 1 of 2 in .*fixes\.jsonl {reason}.*with --run"):
+        replay(two_runs, watch=lambda fix, done, total: fixes.append(fix))
+    assert fixes == []
+    assert replay(two_runs, run=2).different == []
+
+
+def test_a_run_whose_settings_were_not_kept_is_refused_and_the_last_is_replayed(
+    two_runs: Path,
+) -> None:
+    path = settings_path(two_runs)
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({k: value[k] for k in asdict(read_settings(two_runs))}))
+    with pytest.raises(InputError, match=r"run 1 of 2 .* does not say what it was made of"):
+        replay(two_runs)
+    assert replay(two_runs, run=2).different == []
+
+
+def test_a_recording_has_no_runs_to_choose_from(flown: Path) -> None:
+    with pytest.raises(InputError, match=r"is a recording, .* leave --run 1 out"):
+        replay(flown / "recording", run=1)
+
+
+def test_the_command_replays_the_run_that_was_asked_for(
+    two_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    altered_first_run(two_runs, source="/not/there")
+    assert main(["replay", str(two_runs), "--run", "2"]) == 0
+    assert f"{FRAMES} frames, every fix the same." in capsys.readouterr().out
+    assert main(["replay", str(two_runs)]) == 2
+    assert "skyfix: run 1 of 2 in" in capsys.readouterr().err
 
 
 def test_records_that_are_missing_in_a_log_do_not_shift_the_others(
