@@ -96,7 +96,8 @@ def make_page(options: PageOptions, *, progress: Progress | None = None) -> Page
     if made.otherwise:
         notes.append(
             f"{len(made.otherwise)} of {made.passed} frames came out otherwise when they were gone "
-            "through again: by another version of skyfix or of a library, on another machine or another map than in flight"
+            "through again: by another version of skyfix or of a library, on another machine or "
+            "another map than in flight"
         )
     name = options.log.name
     flight = {
