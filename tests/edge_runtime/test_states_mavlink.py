@@ -190,10 +190,10 @@ class Wire:
             self.queue.extend(messages)
         until(lambda: not self.queue)
         with self._turn:
-            self._turn.wait(5.0)  # The reader has come back for more.
+            assert self._turn.wait(60.0)  # The reader has come back for more.
 
 
-def until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end, "waited too long"
@@ -365,7 +365,7 @@ def test_a_tcp_peer_that_closes_is_connected_to_again() -> None:
         try:
             assert isinstance(source, MavlinkStates)
             server.accept()[0].close()
-            server.settimeout(20)
+            server.settimeout(60)
             peer, _ = server.accept()
             with peer:
                 for k in range(5):

@@ -113,16 +113,20 @@ def test_no_telemetry_at_all_is_refused_with_what_to_give(
 
 
 def test_an_autopilot_that_never_speaks_ends_nothing(
-    settings: RunSettings, tmp_path: Path, events: Callable[[Sequence[Fix]], str]
+    settings: RunSettings,
+    tmp_path: Path,
+    events: Callable[[Sequence[Fix]], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("pymavlink")
+    monkeypatch.setattr("edge_runtime.states.mavlink_reading._HEARTBEAT_LOST_S", 0.1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
 
     def watch(fix: Fix, done: int, total: int | None) -> None:
         if done == 8:
-            time.sleep(3.5)
+            time.sleep(0.2)
 
     flight = replace(settings, telemetry=f"mavlink:udpin:127.0.0.1:{port}")
     summary = run(flight, tmp_path / "fixes.jsonl", watch=watch)
