@@ -387,18 +387,28 @@ def photo(store: ImageryStore, east_m: float, north_m: float, yaw_deg: float, si
     return turned(wide.image, yaw_deg, 300)
 
 
+@pytest.fixture(scope="module")
+def two_levels(
+    make_raster: MakeRaster,
+    coloured_noise: Callable[..., Any],
+    exported: Callable[[str], Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """An index of two sizes of tiles in twelve directions. Read only: it is shared."""
+    root = tmp_path_factory.mktemp("two_levels")
+    source = make_raster(root / "map.tif", coloured_noise(), crs="EPSG:3857", side=390).path
+    sizes = (TileSize(40.0, 10.0), TileSize(65.0, 15.0))
+    bundle = Bundle.open(exported("test_resnet").bundle)
+    build(source, root / "index", bundle, sizes=sizes, headings=12).close()
+    return root / "index"
+
+
 @pytest.mark.parametrize("heading_known", [False, True])
 @pytest.mark.parametrize(("height_m", "level"), [(80.0, 0), (130.0, 1)])
 def test_a_frame_is_found_in_its_level_whatever_its_heading(
-    height_m: float,
-    level: int,
-    heading_known: bool,
-    imagery: Path,
-    bundle: Bundle,
-    tmp_path: Path,
+    height_m: float, level: int, heading_known: bool, two_levels: Path, bundle: Bundle
 ) -> None:
-    sizes = (TileSize(40.0, 10.0), TileSize(65.0, 15.0))
-    index = build(imagery, tmp_path / "index", bundle, sizes=sizes, headings=12)
+    index = SatelliteIndex.open(two_levels, bundle)
     # 45 m of ground from 80 m, 73 m from 130 m.
     side_m = 45.0 * height_m / 80.0
     camera = Camera.from_hfov(300, 300, math.degrees(2 * math.atan(22.5 / 80.0)))
