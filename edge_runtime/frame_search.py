@@ -23,6 +23,7 @@ from edge_runtime.matches import Candidate, Match
 from edge_runtime.pose_correction import PoseCorrection
 from edge_runtime.refinement import MERGE_M, Refiner
 from edge_runtime.satellite_index import Circle, SatelliteIndex
+from edge_runtime.search_effort import effort_for, windows_wanted
 from edge_runtime.search_scope import SearchScope, close_look, control_places, scope_of
 from edge_runtime.similarity_evidence import UsualSimilarity, similarity_log_evidence
 from edge_runtime.stage_clock import StageClock
@@ -144,7 +145,7 @@ class FrameSearch:
                             grounds, matches, size_m=size_m, features=False
                         )
                     return Searched(matches, close, granted, shed)
-        granted, shed = self._deadline.afford(scope.windows, clock.elapsed_ms())
+        granted, shed = effort_for(scope, len(query.views), self._deadline, clock.elapsed_ms())
         granted = effort or granted
         matches = []
         if granted.windows:
@@ -165,7 +166,8 @@ class FrameSearch:
         candidates, _ = self._candidates(query, None, None, StageClock(0.0))
         candidates = self._turned(query, candidates)
         grounds = [view.ground for view in query.views]
-        matches = self._coarse(query, grounds, candidates, scope, scope.windows)
+        windows = windows_wanted(scope, len(query.views))
+        matches = self._coarse(query, grounds, candidates, scope, windows)
         return self._refiner.sharpened(grounds, matches, size_m=query.level.size_m)
 
     def _turned(self, query: Query, candidates: list[Candidate]) -> list[Candidate]:
