@@ -17,15 +17,16 @@ _MACHINE = ("cpu", "cores", "gpu", "system", "power_mode")
 
 
 def place_of(row: Row) -> tuple[object, ...]:
-    """Commit and machine of a row, as far as its numbers depend on them.
+    """Commit (else the version) and machine of a row, as far as its numbers depend on them.
 
     Args:
         row: with the whole machine, or (small ones) with its CPU alone.
     """
     made = row.get("machine")
+    program = row["git_commit"] or row.get("skyfix_version")
     if isinstance(made, Mapping):
-        return (row["git_commit"], *(made.get(name) for name in _MACHINE))
-    return (row["git_commit"], row.get("cpu") or row.get("device"))
+        return (program, *(made.get(name) for name in _MACHINE))
+    return (program, row.get("cpu") or row.get("device"))
 
 
 def here() -> tuple[object, ...]:
@@ -47,7 +48,7 @@ class MeasuredRows:
             InputError: unreadable, or not rows.
         """
         rows = read_rows(path, kind=kind) if path is not None and path.exists() else []
-        places = {here(), (provenance()["git_commit"], cpu_name())} if rows else set()
+        places = {here(), place_of({**provenance(), "cpu": cpu_name()})} if rows else set()
         self._rows: list[Row] = [row for row in rows if place_of(row) in places]
 
     def find(
@@ -85,9 +86,10 @@ def measured_rows(args: argparse.Namespace, kind: str) -> MeasuredRows:
 
 def say_kept(args: argparse.Namespace, what: str, row: Row) -> None:
     """Say in one line that something is not measured again; print its row where a program reads."""
-    commit = str(row["git_commit"])
-    unsure = ", a modified checkout" if commit.endswith("+") else ""
-    say(f"{what}: has its row (commit {commit}{unsure}); --again measures it anew")
+    commit = row["git_commit"]
+    made_by = f"commit {commit}" if commit else f"version {row['skyfix_version']}"
+    unsure = ", a modified checkout" if made_by.endswith("+") else ""
+    say(f"{what}: has its row ({made_by}{unsure}); --again measures it anew")
     if args.json:
         print(json.dumps(row))
 

@@ -23,6 +23,12 @@ MakeFix = Callable[..., Fix]
 
 
 @pytest.fixture
+def outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit can be made while a test counts on two measurements having the same."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no checkout"))
+
+
+@pytest.fixture
 def make_fix() -> MakeFix:
     """A fix `east_m` metres east of frame number `seq`'s true place."""
 

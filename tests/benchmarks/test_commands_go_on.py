@@ -18,6 +18,7 @@ from benchmarks.start_up import StartUpPlan, StartUpRow
 from edge_runtime.bundle import Bundle
 from edge_runtime.satellite_index import SatelliteIndex
 
+pytestmark = pytest.mark.usefixtures("outside_a_checkout")
 Again = Callable[..., list[dict[str, Any]]]
 
 

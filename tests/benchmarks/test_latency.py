@@ -268,6 +268,7 @@ def test_the_same_measurement_again_is_another_run(bundle: Bundle, tmp_path: Pat
     assert numbered(row_of(bundle), None).run == 0
 
 
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_started_again_it_goes_on_with_what_its_file_lacks(
     bundle: Bundle,
     here: Callable[[FakeBackend], FakeBackend],

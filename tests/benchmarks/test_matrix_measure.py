@@ -35,6 +35,9 @@ class FakeBundle:
         return cls()
 
 
+pytestmark = pytest.mark.usefixtures("outside_a_checkout")
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     return Workplace(

@@ -237,6 +237,7 @@ def test_the_cache_of_onnx_runtimes_tensorrt_is_built_only_where_none_is_fresh(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_one_command_goes_from_nothing_to_complete_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_rows_of_another_commit_machine_or_power_mode_do_not_serve(
     assert MeasuredRows(tmp_path / "rows.jsonl", "measurement").find() is None
 
 
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_small_rows_are_told_apart_by_commit_and_cpu(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     row = LoadingRow(
@@ -80,9 +81,20 @@ def test_small_rows_are_told_apart_by_commit_and_cpu(tmp_path: Path) -> None:
     assert LoadingRow(**found) == row
 
 
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_a_row_made_now_is_made_here() -> None:
     made = {**asdict(measured()), **provenance(), "machine": asdict(machine())}
     assert place_of(made) == here()
+
+
+@pytest.mark.usefixtures("outside_a_checkout")
+def test_outside_a_checkout_the_version_tells_programs_apart(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    now = {**provenance(), "machine": machine()}
+    append_rows(out, [measured(**now), measured(**{**now, "skyfix_version": "0.0.1"}, batch=8)])
+    assert now["git_commit"] is None
+    assert MeasuredRows(out, "measurement").find(batch=1) is not None
+    assert MeasuredRows(out, "measurement").find(batch=8) is None
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:

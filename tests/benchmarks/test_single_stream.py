@@ -186,6 +186,7 @@ def test_folders_without_photographs_are_refused(bundle: Path, tmp_path: Path) -
         measure_stream(single_stream(bundle, photographs=tmp_path))
 
 
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_a_row_serves_its_own_plan_and_no_other(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     plan = single_stream(bundle, seconds=0.0, queries=5, backend="ort-cpu", threads=1)
@@ -210,6 +211,7 @@ def run_command(*arguments: str | Path) -> None:
     args.run(args)
 
 
+@pytest.mark.usefixtures("outside_a_checkout")
 def test_the_command_measures_what_it_can_and_says_what_not(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
