@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +180,13 @@ def test_records_that_are_lost_for_good_end_the_run_with_1_and_a_line(
 ) -> None:
     """A real limit of the system: no file may grow beyond 4 KiB."""
     out = tmp_path / "fixes.jsonl"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
     done = subprocess.run(
-        [*arguments(photographs, out), "--output", str(tmp_path / "track.csv")],
+        [*arguments(photographs, out, first=limit), "--output", str(tmp_path / "track.csv")],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(edge_runtime.__file__).parent.parent,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
     fixes = list(read_log(out))
     lost = 14 - len(fixes)
@@ -316,19 +314,20 @@ def test_a_health_file_whose_folder_goes_and_comes_back(
 ) -> None:
     folder = tmp_path / "run" / "skyfix"
     path = folder / "health.json"
-    failures: list[OSError] = []
+    writes: list[bool] = []
     write = HealthFile._write
 
-    def counted(file: HealthFile) -> None:
+    def noted(file: HealthFile) -> None:
         try:
             write(file)
-        except OSError as error:
-            failures.append(error)
+        except OSError:
+            writes.append(False)
             raise
+        writes.append(True)
 
     assert HealthFile.__init__.__kwdefaults__ is not None
     monkeypatch.setitem(HealthFile.__init__.__kwdefaults__, "every_s", 0.01)
-    monkeypatch.setattr(HealthFile, "_write", counted)
+    monkeypatch.setattr(HealthFile, "_write", noted)
 
     def watch(fix: Fix, done: int, total: int | None) -> None:
         if done == 3:
@@ -341,10 +340,10 @@ def test_a_health_file_whose_folder_goes_and_comes_back(
                     folder.rmdir()
                     gone = True
             # At the second, the first has been told.
-            until(lambda: len(failures) > 1)
+            until(lambda: writes[-2:] == [False, False])
         if done == 6:
             folder.mkdir()
-            until(path.exists)
+            until(lambda: writes[-2:] == [True, True])
 
     run(
         photographs,
@@ -362,9 +361,14 @@ def test_a_health_file_whose_folder_goes_and_comes_back(
 # --- signals ---------------------------------------------------------------------------------
 
 
-def arguments(settings: RunSettings, out: Path) -> list[str]:
+def arguments(settings: RunSettings, out: Path, *, first: str) -> list[str]:
+    """`skyfix run` in a process that does something first.
+
+    It does so itself: Python is not to be forked where threads run.
+    """
+    code = f"{first}; import runpy; runpy.run_module('edge_runtime', run_name='__main__')"
     return [
-        *(sys.executable, "-m", "edge_runtime", "run"),
+        *(sys.executable, "-c", code, "run"),
         *("--bundle", settings.bundle, "--index", settings.index, "--source", settings.source),
         *("--telemetry", settings.telemetry, "--camera", settings.camera, "--out", str(out)),
         *("--backend", "ort-cpu", "--threads", "1"),
@@ -377,14 +381,14 @@ def test_a_signal_ends_a_run_with_every_finished_frame_in_every_file(
     photographs: RunSettings, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     out, track = tmp_path / "fixes.jsonl", tmp_path / "track.csv"
+    # Tests that a shell runs in the background have inherited SIGINT as ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [*arguments(photographs, out), "--loop", "--output", str(track)],
+        [*arguments(photographs, out, first=heed), "--loop", "--output", str(track)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(edge_runtime.__file__).parent.parent,
-        # Tests that a shell runs in the background have inherited SIGINT as ignored.
-        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
     )
     try:
         until(lambda: out.exists() and out.read_text().count("\n") >= 5)
