@@ -162,7 +162,7 @@ def test_a_calibration_from_flights_is_kept_with_the_index(
     assert made.truth == "flights"
     assert made.fitted.flights == 2
     flown = [
-        flight_errors(log, truth, index_id=made.index_id, bundle_id=made.bundle_id)
+        flight_errors(Path(log), Path(truth), index_id=made.index_id, bundle_id=made.bundle_id)
         for log, truth in zip(given[1::3], given[2::3], strict=True)
     ]
     fit = RadiusFit(factor=made.factor, floor_m=made.floor_m)
